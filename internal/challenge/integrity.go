@@ -64,7 +64,8 @@ func (r *Reconciler) compare(ctx context.Context, i *signer.Issuer, by acme.Acco
 	return order, nil
 }
 
-// prove returns an error unless the controller made a Challenge, or would make the same one now. The status of a Challenge that is older than the policies proves nothing.
+// prove returns an error unless the controller made a Challenge, or would make the same one now.
+// The status of a Challenge that is older than the policies proves nothing.
 func (r *Reconciler) prove(ctx context.Context, i *signer.Issuer, ch *cmacme.Challenge) error {
 	if sealed, err := r.Seals.Sealed(ctx, ch); err != nil || sealed {
 		return err

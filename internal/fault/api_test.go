@@ -29,7 +29,8 @@ func TestUnnamed(t *testing.T) {
 		"missing":  {apierrors.NewNotFound(secrets, "pair"), "secrets not found"},
 		"conflict": {apierrors.NewConflict(secrets, "pair", errors.New("changed")), "Operation cannot be fulfilled on secrets: changed"},
 		"timeout": {apierrors.NewGenericServerResponse(504, "get", secrets, "pair", "", 0, true),
-			"the server was unable to return a response in the time allotted, but may still be processing the request (get secrets)"},
+			"the server was unable to return a response in the time allotted, but may still be processing the request " +
+				"(get secrets)"},
 		"no answer": {fmt.Errorf("read Secret elsewhere/pair: %w", &url.Error{Op: "Get",
 			URL: "https://10.0.0.1/api/v1/namespaces/elsewhere/secrets/pair", Err: context.DeadlineExceeded}),
 			"context deadline exceeded"},

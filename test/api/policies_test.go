@@ -48,9 +48,9 @@ func requester(t *testing.T) rest.ImpersonationConfig {
 }
 
 func TestARequestNamesItsCreator(t *testing.T) {
-	user := requester(t)
+	creator := requester(t)
 	want := map[string]any{
-		"username": user.UserName,
+		"username": creator.UserName,
 		"uid":      "0000-1111",
 		"groups":   []any{"developers", "system:authenticated"},
 		"extra":    map[string]any{"example.com/department": []any{"pki", "web"}, "example.com/floor": []any{"3"}},
@@ -62,7 +62,7 @@ func TestARequestNamesItsCreator(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			stored, err := as(
 				t,
-				user,
+				creator,
 			).Resource(certificateRequests).
 				Namespace("default").
 				Create(t.Context(), object(t, certificateRequest, patch), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
@@ -112,8 +112,8 @@ func identity(t *testing.T, request *unstructured.Unstructured) map[string]any {
 // An API server before Kubernetes 1.36 does not stamp requests with their creator. It must not
 // accept forged fields, either.
 func TestForgedRequestersAreRefusedWithoutTheWebhook(t *testing.T) {
-	user := requester(t)
-	client := as(t, user)
+	creator := requester(t)
+	client := as(t, creator)
 	bindings := admin(
 		t,
 	).Resource(
@@ -149,7 +149,7 @@ func TestForgedRequestersAreRefusedWithoutTheWebhook(t *testing.T) {
 	for _, e := range []example{
 		{"nothing is accepted", `{}`, accepted},
 		{"emptiness is accepted", `spec: {username: "", uid: "", groups: [], extra: {}}`, accepted},
-		{"the truth is accepted", `spec: {username: ` + user.UserName + `, uid: 0000-1111, groups: [system:authenticated, developers], extra: {example.com/floor: ["3"], example.com/department: [web, pki]}}`, accepted},
+		{"the truth is accepted", `spec: {username: ` + creator.UserName + `, uid: 0000-1111, groups: [system:authenticated, developers], extra: {example.com/floor: ["3"], example.com/department: [web, pki]}}`, accepted},
 		{"the name of another is refused", `spec: {username: system:admin}`, forged("username", "name")},
 		{"the UID of another is refused", `spec: {uid: "0"}`, forged("uid", "UID")},
 		{"a further group is refused", `spec: {groups: [system:authenticated, developers, system:masters]}`, forged("groups", "groups")},

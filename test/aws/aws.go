@@ -146,8 +146,8 @@ var signature = regexp.MustCompile(
 	`Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request, SignedHeaders=([^,]+), Signature=`,
 )
 
-// callerOf returns the ARN of the signer of a request, or "" if the request is not signed. refused is
-// the AWS error code if the signature is not valid.
+// callerOf returns the ARN of the signer of a request, or "" if the request is not signed. refused
+// is the AWS error code if the signature is not valid.
 func (c *Cloud) callerOf(r *http.Request) (caller, refused string, err error) {
 	claimed := r.Header.Get("Authorization")
 	if claimed == "" {

@@ -95,8 +95,8 @@ func (all closers) Close() (err error) {
 
 // TestAWatchThatLagsKeepsNoCAWaiting holds back the controller's watch of Challenges. A lag delays
 // an issuance twice: until the controller sees the new Challenges, and until their Order sees that
-// they are valid. All between must do without the watch: the finalizer, the answers of the listener,
-// the self-check, which would otherwise report a site without an answer, and the passes that follow
+// they are valid. All between must do without the watch: the finalizer, the listener's answers, the
+// self-check, which would otherwise report a site without an answer, and the passes that follow
 // from what the pass before has written.
 func TestAWatchThatLagsKeepsNoCAWaiting(t *testing.T) {
 	for name, annotations := range map[string]map[string]string{
@@ -118,37 +118,49 @@ func TestAWatchThatLagsKeepsNoCAWaiting(t *testing.T) {
 			annotations["cert-manager.io/cluster-issuer"] = "lagging"
 			held.namespace.Store(r.namespace)
 			r.create(ingressOf(annotations, hosts))
-			cluster.Eventually(t, func() error {
-				var list cmacme.ChallengeList
-				if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
-					return err
-				}
-				valid := 0
-				for _, ch := range list.Items {
-					if ch.Status.State == cmacme.Valid {
-						valid++
-					}
-				}
-				if valid < len(hosts) {
-					return cluster.NotYet("%d are valid: %s", valid, r.story(r.namespace))
-				}
-				return nil
-			})
+			r.allValid(len(hosts))
 			if n := held.watches.Load(); n != 1 {
 				t.Errorf("Challenges are watched by %d requests", n)
 			}
 			release()
 			r.ready(r.namespace, "tls")
-			var events corev1.EventList
-			if err := r.admin.List(t.Context(), &events, client.InNamespace(r.namespace)); err != nil {
-				t.Fatal(err)
-			}
-			for _, e := range events.Items {
-				if e.Reason == "SelfCheckSkipped" {
-					t.Errorf("the site was believed to be silent: %s", e.Message)
-				}
-			}
+			r.checkedTheSite()
 		})
+	}
+}
+
+// allValid waits until so many Challenges of the namespace are valid.
+func (r *rig) allValid(n int) {
+	r.Helper()
+	cluster.Eventually(r, func() error {
+		var list cmacme.ChallengeList
+		if err := r.admin.List(r.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		valid := 0
+		for _, ch := range list.Items {
+			if ch.Status.State == cmacme.Valid {
+				valid++
+			}
+		}
+		if valid < n {
+			return cluster.NotYet("%d are valid: %s", valid, r.story(r.namespace))
+		}
+		return nil
+	})
+}
+
+// checkedTheSite checks that no event says that the site was believed to be silent.
+func (r *rig) checkedTheSite() {
+	r.Helper()
+	var events corev1.EventList
+	if err := r.admin.List(r.Context(), &events, client.InNamespace(r.namespace)); err != nil {
+		r.Fatal(err)
+	}
+	for _, e := range events.Items {
+		if e.Reason == "SelfCheckSkipped" {
+			r.Errorf("the site was believed to be silent: %s", e.Message)
+		}
 	}
 }
 

@@ -87,7 +87,8 @@ func TestAForgedChallengeKeepsNoOtherWaiting(t *testing.T) {
 		forged := &cmacme.Challenge{
 			ObjectMeta: metav1.ObjectMeta{Namespace: cluster.Namespace(t), Name: name, Finalizers: []string{finalizer}},
 			Spec: cmacme.ChallengeSpec{Type: cmacme.ACMEChallengeTypeHTTP01, DNSName: "site.example.com", Token: "t", Key: "k",
-				URL: "https://ca.example/c", AuthorizationURL: "https://ca.example/z", IssuerRef: cmmeta.IssuerReference{Name: "none"},
+				URL: "https://ca.example/c", AuthorizationURL: "https://ca.example/z",
+				IssuerRef: cmmeta.IssuerReference{Name: "none"},
 				Solver: cmacme.ACMEChallengeSolver{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{
 					Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
 		}

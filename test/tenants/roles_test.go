@@ -121,8 +121,8 @@ func TestWhatTheRolesOfKubernetesMayDo(t *testing.T) {
 	}
 }
 
-// checkVerbs compares what a role permits on a resource with what it is meant to: to a user that has
-// it in one namespace, and to one that has it in the whole cluster.
+// checkVerbs compares what a role permits on a resource with what it is meant to: to a user that
+// has it in one namespace, and to one that has it in the whole cluster.
 func checkVerbs(t *testing.T, role, group string, r metav1.APIResource, namespace, elsewhere string) {
 	t.Helper()
 	local, wide := role+"-of-"+namespace, role+"-of-all-"+namespace
