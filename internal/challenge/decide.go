@@ -1,6 +1,7 @@
 package challenge
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -274,7 +275,9 @@ func (d *decider) checked() {
 	if seen.Unseen == "" && d.m.Seen.IsZero() {
 		d.m.Seen.Start(d.Now)
 		for _, s := range d.Siblings {
-			d.Wake = append(d.Wake, s.Key)
+			if s.Key.Name != "" {
+				d.Wake = append(d.Wake, s.Key)
+			}
 		}
 	}
 	d.m.Asked = ""
@@ -371,7 +374,7 @@ func (d *decider) propagate() {
 	if s := d.awaited(); s != nil && !unseen {
 		d.st.Reason = fmt.Sprintf("Waiting for the value of %s in the same record, as the CA's resolver caches "+
 			"the record",
-			s.Key.Name)
+			cmp.Or(s.Key.Name, "another Challenge"))
 		d.again(checkAgain) // the sibling wakes this one when it is visible, unless it fails
 		return
 	}

@@ -325,6 +325,16 @@ func TestDecide(t *testing.T) {
 					}
 					return ""
 				}}},
+		"a sibling is to come": {
+			observed(presented(time.Minute), sight(solver.CheckResult{Visible: true}),
+				func(o *Observation) { o.Siblings = []Sibling{{}} }),
+			decided{reason: "Waiting for the value of another Challenge in the same record", again: checkAgain,
+				also: func(d Decision) string {
+					if len(d.Wake) > 0 {
+						return "a Challenge without a name is woken"
+					}
+					return ""
+				}}},
 		"all siblings are visible": {
 			observed(presented(time.Minute), seen(5*time.Second), sibling(Sibling{Visible: true})),
 			decided{action: Accept}},

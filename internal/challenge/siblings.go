@@ -19,6 +19,7 @@ const siblingWait = time.Minute
 // Sibling is an unfinished challenge of the same Order with a value in the same TXT record, as
 // those of example.com and *.example.com have.
 type Sibling struct {
+	// Key is empty if the Challenge has not been seen yet, and only its Order says that it will come.
 	Key types.NamespacedName
 	// Visible reports whether its value can be seen, and Accepted whether the CA was asked to look.
 	Visible, Accepted bool
@@ -52,8 +53,12 @@ func (r *Reconciler) siblings(ctx context.Context, ch *cmacme.Challenge) (siblin
 	if err := r.Client.List(ctx, &list, options...); err != nil {
 		return nil // only a cache that is stopping fails
 	}
+	known := 0
 	for i := range list.Items {
 		other := &list.Items[i]
+		if other.Spec.DNSName == ch.Spec.DNSName {
+			known++
+		}
 		if other.UID == ch.UID || other.Spec.Type != ch.Spec.Type || other.Spec.DNSName != ch.Spec.DNSName ||
 			acmestatus.ProofUnneeded(other) {
 			continue
@@ -66,5 +71,25 @@ func (r *Reconciler) siblings(ctx context.Context, ch *cmacme.Challenge) (siblin
 			Visible: visible || other.Status.Presented && other.Spec.Solver.WaitInsteadOfSelfCheck != nil,
 		})
 	}
+	if known < r.expected(ctx, ch, owner.Name) {
+		siblings = append(siblings, Sibling{})
+	}
 	return siblings
+}
+
+// expected returns how many Challenges an Order has, or will have, for the name of a challenge: one
+// for the name and one for its wildcard. They are created one after the other. It returns 0 if
+// the Order is not known.
+func (r *Reconciler) expected(ctx context.Context, ch *cmacme.Challenge, order string) (n int) {
+	var o cmacme.Order
+	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: ch.Namespace, Name: order}, &o,
+		client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
+		return 0
+	}
+	for _, z := range o.Status.Authorizations {
+		if z.Identifier == ch.Spec.DNSName && z.InitialState == cmacme.Pending {
+			n++
+		}
+	}
+	return n
 }
