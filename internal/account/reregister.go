@@ -21,7 +21,7 @@ const recoverInterval = 10 * time.Minute
 // recovery is what was done about an account that the CA did not know.
 type recovery struct {
 	at  time.Time // when it was registered again, zero while it is being
-	url string    // clientOf the account that came of it
+	url string    // of the account that was found or made
 	// inVain says that the CA has not known that one either.
 	inVain bool
 }

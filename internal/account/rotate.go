@@ -46,7 +46,7 @@ func (a *Accounts) rotating(ctx context.Context, issuer *signer.Issuer) (bool, e
 // rotate changes the account key to the next one in the Secret, if there is one, and returns the
 // key that is in use then. Both keys stay in the Secret until the CA has changed, so that after a
 // crash at any moment one of them is the account's. The old one stays after that, too, for the CAs
-// clientOf other issuers with this Secret: see find.
+// of other issuers with this Secret: see find.
 func (a *Accounts) rotate(
 	ctx context.Context,
 	issuer *signer.Issuer,

@@ -26,8 +26,7 @@ const RetryRecovered = time.Second
 
 // Session speaks with the server of an issuer for its account, in a pass about one object. Each
 // method makes one exchange. It holds a slot of the server until Release, another place, or the end
-// clientOf the pass; if there is none its error is a limiter.ErrBusy. All other errors have a
-// class.
+// of the pass; if there is none its error is a limiter.ErrBusy. All other errors have a class.
 type Session struct {
 	// Account is the account of the issuer.
 	Account acme.Account

@@ -125,7 +125,7 @@ func decideCleanUp(ch *cmacme.Challenge, err error, now, limit time.Time) (d cle
 		)
 		warn("CleanUpError", "%s", d.GaveUp)
 	case errors.As(err, &busy):
-		d.Again = min(busy.After, limit.Sub(now)) // its place calls, but not for ever
+		d.Again = min(busy.After, limit.Sub(now)) // a free slot causes a pass, but no later than that
 	case errors.As(err, &later):
 		if later.Ask {
 			warn("ActionRequired", "The %s challenge of %s is over: %s", kind, name, later.Why)

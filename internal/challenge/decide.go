@@ -92,7 +92,7 @@ func (d *decider) eventNow(eventType, reason, format string, args ...any) {
 	d.Decision.Done = append(d.Decision.Done, Event{eventType, reason, fmt.Sprintf(format, args...)})
 }
 
-// eventNowOnce is done for what is reported once.
+// eventNowOnce is eventNow for what is reported once.
 func (d *decider) eventNowOnce(reported *bool, eventType, reason, format string, args ...any) {
 	if !*reported {
 		*reported = true

@@ -56,11 +56,11 @@ func (r *Reconciler) siblings(ctx context.Context, ch *cmacme.Challenge) (siblin
 	known := 0
 	for i := range list.Items {
 		other := &list.Items[i]
-		if other.Spec.DNSName == ch.Spec.DNSName {
-			known++
+		if other.Spec.DNSName != ch.Spec.DNSName {
+			continue
 		}
-		if other.UID == ch.UID || other.Spec.Type != ch.Spec.Type || other.Spec.DNSName != ch.Spec.DNSName ||
-			acmestatus.ProofUnneeded(other) {
+		known++
+		if other.UID == ch.UID || other.Spec.Type != ch.Spec.Type || acmestatus.ProofUnneeded(other) {
 			continue
 		}
 		key := client.ObjectKeyFromObject(other)
@@ -71,16 +71,16 @@ func (r *Reconciler) siblings(ctx context.Context, ch *cmacme.Challenge) (siblin
 			Visible: visible || other.Status.Presented && other.Spec.Solver.WaitInsteadOfSelfCheck != nil,
 		})
 	}
-	if known < r.expected(ctx, ch, owner.Name) {
+	if known < r.challengesOfName(ctx, ch, owner.Name) {
 		siblings = append(siblings, Sibling{})
 	}
 	return siblings
 }
 
-// expected returns how many Challenges an Order has, or will have, for the name of a challenge: one
-// for the name and one for its wildcard. They are created one after the other. It returns 0 if
-// the Order is not known.
-func (r *Reconciler) expected(ctx context.Context, ch *cmacme.Challenge, order string) (n int) {
+// challengesOfName returns how many Challenges an Order has, or will have, for the name of a
+// challenge: one for the name and one for its wildcard. They are created one after the other. It
+// returns 0 if the Order is not known.
+func (r *Reconciler) challengesOfName(ctx context.Context, ch *cmacme.Challenge, order string) (n int) {
 	var o cmacme.Order
 	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: ch.Namespace, Name: order}, &o,
 		client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {

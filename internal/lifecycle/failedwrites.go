@@ -55,7 +55,7 @@ const (
 	firstRefusedRetry, lastRefusedRetry     = 10 * time.Second, 10 * time.Minute
 	firstTransientRetry, lastTransientRetry = time.Second, time.Minute
 	// Transient failures are written into the status from this one in a row on.
-	toldTransient = 2
+	reportedTransient = 2
 )
 
 // write is one write of act: what it does, and to which object.
@@ -109,7 +109,7 @@ type FailedWrite struct {
 
 // reportable reports whether the refusal is to be written into the status.
 func (f *FailedWrite) reportable() bool {
-	return f.Class != fault.Transient || f.Attempts >= toldTransient
+	return f.Class != fault.Transient || f.Attempts >= reportedTransient
 }
 
 // classOf is the class of an error of the API server, or of one that has a class.
@@ -247,8 +247,8 @@ func (d *decider) refused(w write) *FailedWrite {
 // askedSince reports whether a user has triggered an issuance since the write failed.
 func (d *decider) askedSince(f *FailedWrite) bool {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
-	wish := manualTriggerOf(issuing)
-	return wish != "" && wish != f.ManualTrigger
+	trigger := manualTriggerOf(issuing)
+	return trigger != "" && trigger != f.ManualTrigger
 }
 
 // withhold leaves out a write that failed, and says why. It reports whether it did.

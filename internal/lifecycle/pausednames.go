@@ -18,8 +18,8 @@ func (d *decider) manualTrigger() string {
 
 // unanswered reports whether there is a manual trigger that the request was not made for.
 func (d *decider) unanswered(cr *cmapi.CertificateRequest) bool {
-	wish := d.manualTrigger()
-	return wish != "" && wish != cr.Annotations[signer.ManualTriggerAnnotation]
+	trigger := d.manualTrigger()
+	return trigger != "" && trigger != cr.Annotations[signer.ManualTriggerAnnotation]
 }
 
 // endsPause reports whether a user wants another attempt for a paused request. The paused request

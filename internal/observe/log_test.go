@@ -56,17 +56,18 @@ func TestALongWaitHasOneLineForEachReason(t *testing.T) {
 	}
 }
 
+// endsWith returns an instrumented reconciler whose passes end with an error that the test sets.
+func endsWith(err *error) reconcile.TypedReconciler[string] {
+	return Instrument(NewMetrics(prometheus.NewRegistry(), clock.RealClock{}), "things", reconcile.TypedFunc[string](
+		func(context.Context, string) (reconcile.Result, error) { return reconcile.Result{}, *err },
+	))
+}
+
 func TestAnErrorIsLoggedWhenItChangesAndEachPassIsRepeated(t *testing.T) {
 	var lines []string
 	ctx := logged(&lines)
 	var err error
-	r := Instrument(
-		NewMetrics(prometheus.NewRegistry(), clock.RealClock{}),
-		"things",
-		reconcile.TypedFunc[string](
-			func(context.Context, string) (reconcile.Result, error) { return reconcile.Result{}, err },
-		),
-	)
+	r := endsWith(&err)
 	for i, step := range []struct {
 		object string
 		err    error
@@ -94,13 +95,7 @@ func TestAnErrorIsLoggedWhenItChangesAndEachPassIsRepeated(t *testing.T) {
 func TestConflictsInARowAreFurtherAndFurtherApart(t *testing.T) {
 	conflict := apierrors.NewConflict(schema.GroupResource{Resource: "things"}, "a", errors.New("another version"))
 	var err error
-	r := Instrument(
-		NewMetrics(prometheus.NewRegistry(), clock.RealClock{}),
-		"things",
-		reconcile.TypedFunc[string](
-			func(context.Context, string) (reconcile.Result, error) { return reconcile.Result{}, err },
-		),
-	)
+	r := endsWith(&err)
 	for i, step := range []struct {
 		object string
 		err    error

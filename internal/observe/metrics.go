@@ -6,12 +6,12 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -163,31 +163,6 @@ func (m *Metrics) ACMEExchange(e acme.Exchange) {
 // write. If its watch lags, the time doubles with each conflict in a row.
 const conflictRetry, lastConflictRetry = 20 * time.Millisecond, 5 * time.Second
 
-// conflicts counts the conflicts in a row of each object.
-type conflicts[R comparable] struct {
-	mu    sync.Mutex
-	count map[R]int
-}
-
-// another counts a conflict, and returns when to try again.
-func (c *conflicts[R]) another(request R) time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := c.count[request]
-	if c.count == nil {
-		c.count = map[R]int{}
-	}
-	c.count[request] = n + 1
-	return min(conflictRetry<<min(n, 10), lastConflictRetry)
-}
-
-// over says that a pass ended without a conflict.
-func (c *conflicts[R]) over(request R) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.count, request)
-}
-
 // Instrument returns a reconciler that does what r does, counts it under the name of the
 // controller, and logs an error when it changes. A pass that failed is repeated with the queue's
 // back-off. A conflict is no error: another client wrote the object between the read and the write,
@@ -198,14 +173,15 @@ func Instrument[R comparable](
 	r reconcile.TypedReconciler[R],
 ) reconcile.TypedReconciler[R] {
 	syncs, failures := m.syncs.WithLabelValues(controller), m.syncErrors.WithLabelValues(controller)
-	failed, conflicting := &errorLog[R]{last: map[R]string{}}, &conflicts[R]{}
+	failed := &errorLog[R]{last: map[R]string{}}
+	conflicts := workqueue.NewTypedItemExponentialFailureRateLimiter[R](conflictRetry, lastConflictRetry)
 	return reconcile.TypedFunc[R](func(ctx context.Context, request R) (reconcile.Result, error) {
 		syncs.Inc()
 		result, err := r.Reconcile(ctx, request)
 		if apierrors.IsConflict(err) {
-			return reconcile.Result{RequeueAfter: conflicting.another(request)}, nil
+			return reconcile.Result{RequeueAfter: conflicts.When(request)}, nil
 		}
-		conflicting.over(request)
+		conflicts.Forget(request)
 		switch {
 		case err == nil:
 			failed.succeeded(request)

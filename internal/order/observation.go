@@ -37,7 +37,7 @@ type Observation struct {
 	// one expires, zero if none does.
 	Lapse  string
 	Expiry time.Time
-	// MadeChallenges is what MakeChallenges brought, nil before.
+	// Made is what MakeChallenges brought, nil before.
 	Made *MadeChallenges
 	// Wanted reports whether the certificate is still wanted, and may be asked for now.
 	Wanted Wanted

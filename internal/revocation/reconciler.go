@@ -90,6 +90,9 @@ func waits(o client.Object) bool {
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	crt := &cmapi.Certificate{}
 	if err := r.Client.Get(ctx, request.NamespacedName, crt); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			r.over.Drop(request.NamespacedName)
+		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if !waits(crt) {

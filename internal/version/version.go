@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Version and commit are set when the program is linked (-X). If empty, the build information of Go
+// version and commit are set when the program is linked (-X). If empty, the build information of Go
 // says them.
 var version, commit string
 
