@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -131,7 +130,7 @@ func TestARecordIsRemovedThoughItsIssuerIsGone(t *testing.T) {
 
 func TestARecordWhoseCredentialsAreGoneStaysAndIsNamed(t *testing.T) {
 	t.Parallel()
-	now := clocktesting.NewFakeClock(time.Now())
+	now := &cluster.Clock{}
 	r, crt, ch := presented(t, func(o *controller.Options) { o.Clock = now })
 	r.delete(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "tsig"}})
 	r.delete(crt)
@@ -150,7 +149,7 @@ func TestARecordWhoseCredentialsAreGoneStaysAndIsNamed(t *testing.T) {
 
 func TestANamespaceGoesThoughItHasChallenges(t *testing.T) {
 	t.Parallel()
-	now := clocktesting.NewFakeClock(time.Now())
+	now := &cluster.Clock{}
 	r, _, ch := presented(t, func(o *controller.Options) { o.Clock = now })
 	r.delete(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "tsig"}})
 	r.delete(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}})

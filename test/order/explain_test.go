@@ -240,7 +240,7 @@ func TestASiteThatCannotBeHeardFromHereIsLeftToTheCAAfterAWhile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, o := shop(t, &front{}, pebble.Options{})
-			clock := clocktesting.NewFakeClock(time.Now())
+			clock := &cluster.Clock{}
 			o.Clock, o.Dial = clock, dial
 			cluster.Run(t, o)
 			r.issuer()
@@ -276,7 +276,7 @@ func TestAWrongAnswerIsNeverLeftToTheCA(t *testing.T) {
 	}))
 	t.Cleanup(other.Close)
 	r, o := shop(t, &front{}, pebble.Options{})
-	clock := clocktesting.NewFakeClock(time.Now())
+	clock := &cluster.Clock{}
 	o.Clock, o.Dial = clock, leadTo(other.Listener.Addr().String())
 	cluster.Run(t, o)
 	r.issuer()

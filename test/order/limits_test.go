@@ -17,7 +17,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
-	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -112,29 +111,6 @@ func (r *rig) run(o controller.Options, answers string) *cluster.Controller {
 	return cluster.Run(r.t, o)
 }
 
-// follow keeps a stepped clock from falling behind the API server's clock, because the controller
-// compares their times.
-func (r *rig) follow(now *clocktesting.FakeClock) {
-	r.t.Helper()
-	stop, done := make(chan struct{}), make(chan struct{})
-	r.t.Cleanup(func() { close(stop); <-done })
-	go func() {
-		defer close(done)
-		ticker := time.NewTicker(100 * time.Millisecond)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case at := <-ticker.C:
-				if now.Now().Before(at) {
-					now.SetTime(at)
-				}
-			}
-		}
-	}()
-}
-
 // waits waits until a Certificate reports that it waits, with the words, while its request has not
 // failed, and returns the message.
 func (r *rig) waits(name string, words ...string) string {
@@ -207,8 +183,7 @@ func (r *rig) perennial(args ...string) string {
 
 func TestAnOrderWaitsUntilTheLimitOfItsIssuerHasRoomAlsoAfterARestart(t *testing.T) {
 	r, saw, site := limited(t)
-	now := clocktesting.NewFakeClock(time.Now())
-	r.follow(now)
+	now := &cluster.Clock{}
 	options := controller.Options{Clock: now, Controllers: []string{"*", "-certificates-renewalinfo"}}
 	first := r.run(options, site)
 	r.issuer(func(spec *cmacme.ACMEIssuer) {
@@ -427,8 +402,7 @@ func TestAStuckOrderHoldsNoLimit(t *testing.T) {
 
 func TestALedgerThatCannotBeReadIsReckonedAnew(t *testing.T) {
 	r, saw, site := limited(t)
-	now := clocktesting.NewFakeClock(time.Now())
-	r.follow(now)
+	now := &cluster.Clock{}
 	options := controller.Options{Clock: now}
 	first := r.run(options, site)
 	r.issuer(func(spec *cmacme.ACMEIssuer) {

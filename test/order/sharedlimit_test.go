@@ -9,7 +9,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -66,8 +65,7 @@ type sharedRefusal struct {
 // check has a CA refuse an order, and expects that the others wait.
 func (test sharedRefusal) check(t *testing.T) {
 	r, saw, site := limited(t)
-	now := clocktesting.NewFakeClock(time.Now())
-	r.follow(now)
+	now := &cluster.Clock{}
 	options := controller.Options{Clock: now}
 	first := r.run(options, site)
 	r.issuer()
@@ -149,8 +147,7 @@ func TestNoIssuerAsksForANewAccountWhileTheCATakesNone(t *testing.T) {
 			t.Parallel()
 			saw := &front{}
 			r, site := behind(t, saw.wrap)
-			now := clocktesting.NewFakeClock(time.Now())
-			r.follow(now)
+			now := &cluster.Clock{}
 			options := controller.Options{Clock: now}
 			var refused atomic.Int64
 			saw.behave(func(w http.ResponseWriter, asked *http.Request, payload map[string]any) bool {
@@ -231,8 +228,7 @@ func TestACAThatLimitsOurAddressIsLeftAloneByAll(t *testing.T) {
 func limitedAddress(t *testing.T, path string) {
 	const many = 40
 	r, saw, site := limited(t)
-	now := clocktesting.NewFakeClock(time.Now())
-	r.follow(now)
+	now := &cluster.Clock{}
 	options := controller.Options{Clock: now}
 	first := r.run(options, site)
 	r.issuer()
