@@ -16,6 +16,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/admissionpolicies"
+	"github.com/perennial-pki/perennial/internal/definitions"
 )
 
 func (p *Program) check() *cobra.Command {
@@ -39,9 +40,9 @@ func (p *Program) check() *cobra.Command {
 			defer cancel()
 			deadline := p.Clock.Now().Add(wait)
 			for {
-				note, err := checkAPI(ctx, c)
+				notes, err := checkAPI(ctx, c)
 				if err == nil {
-					if note != "" {
+					for _, note := range notes {
 						fmt.Fprintln(p.Err, note)
 					}
 					fmt.Fprintln(p.Out, "the API is ready")
@@ -68,8 +69,9 @@ func (p *Program) check() *cobra.Command {
 }
 
 // checkAPI checks that the API server accepts a valid Certificate and rejects an invalid one. It
-// also checks the admission policies. The note says what could not be checked.
-func checkAPI(ctx context.Context, c *cluster) (note string, err error) {
+// also checks the admission policies. The notes say what is older than this program, and what could
+// not be checked.
+func checkAPI(ctx context.Context, c *cluster) (notes []string, err error) {
 	good := &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "perennial-check-", Namespace: c.namespace},
 		Spec: cmapi.CertificateSpec{
@@ -82,23 +84,35 @@ func checkAPI(ctx context.Context, c *cluster) (note string, err error) {
 	bad.Spec.SecretName = ""
 	if err := c.Create(ctx, good, client.DryRunAll); err != nil {
 		if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
-			return "", fmt.Errorf("the CustomResourceDefinitions of cert-manager.io are not installed: %w", err)
+			return nil, fmt.Errorf("the CustomResourceDefinitions of cert-manager.io are not installed: %w", err)
 		}
-		return "", err
+		return nil, err
 	}
 	if err := c.Create(ctx, bad, client.DryRunAll); err == nil {
-		return "", errors.New("the API server accepted a Certificate without spec.secretName: its " +
+		return nil, errors.New("the API server accepted a Certificate without spec.secretName: its " +
 			"CustomResourceDefinitions are incomplete")
+	}
+	state, err := definitions.Look(ctx, c, false)
+	switch {
+	case apierrors.IsForbidden(err):
+	case err != nil:
+		return nil, err
+	case state.Problem() != "":
+		return nil, errors.New(state.Problem())
+	}
+	if note := state.Note(); note != "" {
+		notes = append(notes, note)
 	}
 	problems, err := admissionpolicies.Look(ctx, c, c.namespace)
 	switch {
 	case apierrors.IsForbidden(err):
-		return "whether the admission policies are enforced was not checked, as you may not list them: " + describe(err), nil
+		return append(notes, "whether the admission policies are enforced was not checked, as you may not list them: "+
+			describe(err)), nil
 	case err != nil:
-		return "", err
+		return nil, err
 	case len(problems) > 0:
-		return "", errors.New("the admission policies are not enforced, so that the controller uses no ClusterIssuer and " +
+		return nil, errors.New("the admission policies are not enforced, so that the controller uses no ClusterIssuer and " +
 			"approves nothing: " + strings.Join(problems, "; "))
 	}
-	return "", nil
+	return notes, nil
 }

@@ -111,6 +111,10 @@ type Options struct {
 	// HTTP01.Nameservers are set. If nil, the controller looks up the addresses and connects to them.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
+	// StartTimeout is how long the controller waits for the API to be installed, and for a
+	// cert-manager to end, before it gives up. Zero means 70 seconds.
+	StartTimeout time.Duration
+
 	// AssumePolicies makes the controller assume, without a check, that the admission policies are
 	// enforced. If they are not, users of any namespace can use the credentials of ClusterIssuers.
 	AssumePolicies bool
@@ -191,6 +195,9 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
 	}
+	if o.StartTimeout <= 0 {
+		o.StartTimeout = defaultStartTimeout
+	}
 	cfg = rest.CopyConfig(cfg)
 	// The API server's Priority and Fairness protects it. A limit in this client would only add hidden
 	// waits.
@@ -207,6 +214,11 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 
 	scheme := Scheme()
 	bound := &secrets.Bound{}
+	if err := preflight(ctx, cfg, scheme, o); ctx.Err() != nil {
+		return nil // it is to end, before it has started
+	} else if err != nil {
+		return err
+	}
 	mgr, err := newManager(cfg, scheme, bound, o)
 	if err != nil {
 		return err

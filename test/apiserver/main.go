@@ -1,11 +1,12 @@
 // The command apiserver runs a control plane with Perennial's API and RBAC for the tests of one
 // package, so that their binaries need not link kube-apiserver. It keeps its data in a temporary
 // directory, prints the path of the administrator's kubeconfig when it is ready, and exits when its
-// standard input is closed.
+// standard input is closed. With -empty it has nothing of Perennial.
 package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -15,26 +16,30 @@ import (
 )
 
 func main() {
-	if err := run(); err != nil {
+	empty := flag.Bool("empty", false, "install nothing of Perennial")
+	flag.Parse()
+	if err := run(*empty); err != nil {
 		fmt.Fprintln(os.Stderr, "apiserver:", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
+func run(empty bool) error {
 	dir, err := os.MkdirTemp("", "perennial-test-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
 	ctx := context.Background()
-	plane, err := controlplane.Start(ctx, controlplane.Options{DataDir: dir, API: true})
+	plane, err := controlplane.Start(ctx, controlplane.Options{DataDir: dir, API: !empty})
 	if err != nil {
 		return err
 	}
 	defer plane.Stop()
-	if err := install.Controller(ctx, plane.AdminConfig()); err != nil {
-		return err
+	if !empty {
+		if err := install.Controller(ctx, plane.AdminConfig()); err != nil {
+			return err
+		}
 	}
 	fmt.Println(plane.KubeconfigPath())
 

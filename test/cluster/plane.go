@@ -48,12 +48,27 @@ func Plane(t testing.TB) *ControlPlane {
 	return shared.plane
 }
 
-func startPlane() (*ControlPlane, error) {
+// EmptyPlane starts a control plane that has nothing of Perennial, for this test alone.
+func EmptyPlane(t testing.TB) *ControlPlane {
+	t.Helper()
+	plane, err := startPlane("-empty")
+	if err != nil {
+		t.Fatalf("start the control plane: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := plane.stop(); err != nil {
+			t.Errorf("the control plane ended with: %v", err)
+		}
+	})
+	return plane
+}
+
+func startPlane(flags ...string) (*ControlPlane, error) {
 	program, err := Compiled("apiserver", "test", "./apiserver")
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(program)
+	cmd := exec.Command(program, flags...)
 	// Memory is there, and a heap that may be larger is collected less often.
 	cmd.Env = append([]string{"GOGC=400"}, os.Environ()...)
 	var stderr bytes.Buffer
@@ -90,7 +105,7 @@ func (p *ControlPlane) stop() error {
 // directory of its module, relative to the root of the repository. Packages that are tested at the
 // same time compile it once.
 func Compiled(name, dir, pkg string, env ...string) (string, error) {
-	root, err := workspace()
+	root, err := Root()
 	if err != nil {
 		return "", err
 	}
@@ -115,8 +130,8 @@ func Compiled(name, dir, pkg string, env ...string) (string, error) {
 	return path, nil
 }
 
-// workspace is the directory of go.work, above the working directory.
-func workspace() (string, error) {
+// Root returns the root of the repository: the directory of go.work, above the working directory.
+func Root() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err

@@ -52,7 +52,13 @@ func Program(t testing.TB) string {
 // path.
 func Kubeconfig(t testing.TB, namespace, account string) string {
 	t.Helper()
-	cfg := Plane(t).AdminConfig()
+	return Plane(t).Kubeconfig(t, namespace, account)
+}
+
+// Kubeconfig is the function Kubeconfig for this control plane.
+func (p *ControlPlane) Kubeconfig(t testing.TB, namespace, account string) string {
+	t.Helper()
+	cfg := p.AdminConfig()
 	k, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		t.Fatal(err)
