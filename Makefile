@@ -1,6 +1,7 @@
 # make up      run Perennial on this machine with the quickstart's certificates
 # make up-acme the same with an ACME server and a DNS server on this machine
 # make image   build the container image of perennial into dist/image
+# make chart   package the Helm chart into dist
 # make test    run all tests
 # make bench   measure certificates a second, memory and API requests
 # make fuzz    fuzz every parser for FUZZTIME each
@@ -13,7 +14,7 @@ FUZZTIME ?= 20s
 MODULES := . standalone test
 PACKAGES := ./... ./standalone/... ./test/...
 
-.PHONY: up up-acme test bench fuzz lint generate build image
+.PHONY: up up-acme test bench fuzz lint generate build image chart
 
 up:
 	@scripts/step "building perenniald (the first time this compiles kube-apiserver: some minutes)" go build -o bin/perenniald ./standalone/cmd/perenniald
@@ -30,6 +31,9 @@ build:
 
 image:
 	@scripts/step "building the image" go run ./test/image/build -out dist
+
+chart:
+	@scripts/step "packaging the chart (the first time this compiles Helm: some minutes)" go run ./test/chart/package -out dist
 
 test:
 	@scripts/test

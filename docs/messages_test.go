@@ -28,9 +28,11 @@ var (
 	others = []string{"signed by unknown authority", "failed to verify certificate"}
 	option = regexp.MustCompile("`--([a-z0-9-]+)")
 	// elsewhere are flags of other programs, and those of which the code has parts.
-	elsewhere = []string{"as", "cacert", "context", "kubeconfig", "enable-mutatingwebhookconfigurations-injectable"}
-	spans     = regexp.MustCompile("`([^`]+)`")
-	word      = regexp.MustCompile(`\b[a-z]+\b`)
+	elsewhere = []string{
+		"as", "cacert", "context", "force-conflicts", "kubeconfig", "enable-mutatingwebhookconfigurations-injectable",
+	}
+	spans = regexp.MustCompile("`([^`]+)`")
+	word  = regexp.MustCompile(`\b[a-z]+\b`)
 )
 
 // messages are the messages that a page explains. Below a heading that begins with "Messages", each

@@ -240,31 +240,7 @@ func TestOnlyOneControllerWorksAtATime(t *testing.T) {
 func TestApprovalIsLimitedByRBAC(t *testing.T) {
 	ns := cluster.Namespace(t)
 	admin := cluster.Admin(t)
-	// Take the rule away that lets the controller approve.
-	role := &rbacv1.ClusterRole{}
-	if err := admin.Get(t.Context(), client.ObjectKey{Name: "perennial-controller"}, role); err != nil {
-		t.Fatal(err)
-	}
-	full := role.DeepCopy()
-	var rules []rbacv1.PolicyRule
-	for _, r := range role.Rules {
-		if len(r.Verbs) != 1 || r.Verbs[0] != "approve" {
-			rules = append(rules, r)
-		}
-	}
-	if len(rules) != len(role.Rules)-1 {
-		t.Fatalf("the role has %d rules, and %d without that for approval", len(role.Rules), len(rules))
-	}
-	role.Rules = rules
-	if err := admin.Update(t.Context(), role); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		role.Rules = full.Rules
-		if err := admin.Update(context.Background(), role); err != nil {
-			t.Error(err)
-		}
-	})
+	cluster.TakeRights(t, func(_ rbacv1.PolicyRule, verb string) bool { return verb == "approve" })
 	mayApprove := func() bool {
 		t.Helper()
 		k, err := kubernetes.NewForConfig(cluster.Config(t))

@@ -38,7 +38,7 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// replicas is the Service of the controller's replicas: that of deploy/http01-service.yaml.
+// replicas is the Service of the controller's replicas: that of deploy/perennial.yaml.
 var replicas = types.NamespacedName{Namespace: deploy.Namespace, Name: "perennial-http01"}
 
 // rig is a CA that sees a cluster from outside: port 80 of all names leads to its edge.
@@ -122,7 +122,7 @@ func (r *rig) deploy() {
 	if err != nil {
 		r.Fatal(err)
 	}
-	if err := r.admin.Create(r.Context(), shipped[0]); client.IgnoreAlreadyExists(err) != nil {
+	if err := r.admin.Create(r.Context(), shipped); client.IgnoreAlreadyExists(err) != nil {
 		r.Fatal(err)
 	}
 	service := &corev1.Service{}

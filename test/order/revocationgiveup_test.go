@@ -85,25 +85,9 @@ func TestARevocationIsGivenUpAndSaysWhatToDo(t *testing.T) {
 // forbid removes permissions to get objects from the controller until the test ends.
 func (r *rig) forbid(resources ...string) {
 	r.t.Helper()
-	role := &rbacv1.ClusterRole{}
-	if err := r.admin.Get(r.t.Context(), client.ObjectKey{Name: deploy.ServiceAccount}, role); err != nil {
-		r.t.Fatal(err)
-	}
-	full := role.DeepCopy()
-	for i := range role.Rules {
-		rule := &role.Rules[i]
-		if slices.ContainsFunc(rule.Resources, func(s string) bool { return slices.Contains(resources, s) }) {
-			rule.Verbs = slices.DeleteFunc(rule.Verbs, func(verb string) bool { return verb == "get" })
-		}
-	}
-	if err := r.admin.Update(r.t.Context(), role); err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() {
-		role.Rules = full.Rules
-		if err := r.admin.Update(context.Background(), role); err != nil {
-			r.t.Error(err)
-		}
+	cluster.TakeRights(r.t, func(rule rbacv1.PolicyRule, verb string) bool {
+		forbidden := func(resource string) bool { return slices.Contains(resources, resource) }
+		return verb == "get" && slices.ContainsFunc(rule.Resources, forbidden)
 	})
 	for _, resource := range resources {
 		cluster.Eventually(r.t, func() error {

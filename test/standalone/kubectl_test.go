@@ -6,8 +6,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
+
+	"github.com/perennial-pki/perennial/test/cluster"
 )
 
 // goCommand is a go command run in the folder of this package.
@@ -28,36 +29,9 @@ func kubernetesVersion(t testing.TB) string {
 	return goCommand(t, "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
 }
 
-var kubectlPath = sync.OnceValues(func() (string, error) {
-	// A tool of the module standalone, so it is of the server's release. Go builds it, and keeps it.
-	out, err := exec.Command("go", "tool", "-n", "kubectl").Output()
-	return strings.TrimSpace(string(out)), err
-})
-
-// kubectl returns a function that runs kubectl as admin and returns its output.
-func kubectl(t *testing.T, kubeconfig string) func(stdin string, args ...string) string {
-	t.Helper()
-	path, err := kubectlPath()
-	if err != nil {
-		t.Fatalf("build kubectl: %v", err)
-	}
-	home := t.TempDir() // it keeps a cache there
-	return func(stdin string, args ...string) string {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), path, args...)
-		cmd.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "HOME="+home)
-		cmd.Stdin = strings.NewReader(stdin)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
-		}
-		return string(out)
-	}
-}
-
 func TestKubectlWorks(t *testing.T) {
 	c := plane(t)
-	k := kubectl(t, c.KubeconfigPath())
+	k := cluster.Kubectl(t, c.KubeconfigPath())
 	namespace := newNamespace(t, admin(t, c))
 	const certificate = `
 apiVersion: cert-manager.io/v1

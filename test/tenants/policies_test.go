@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -160,26 +161,8 @@ func TestWithoutItsPoliciesNothingThatAllShareIsUsed(t *testing.T) {
 // TestAControllerThatMayNotReadPoliciesNeedsAFlag removes the permission to read whether policies
 // are enforced.
 func TestAControllerThatMayNotReadPoliciesNeedsAFlag(t *testing.T) {
-	admin := cluster.Admin(t)
-	role := &rbacv1.ClusterRole{}
-	if err := admin.Get(t.Context(), client.ObjectKey{Name: "perennial-controller"}, role); err != nil {
-		t.Fatal(err)
-	}
-	full := role.DeepCopy()
-	role.Rules = nil
-	for _, rule := range full.Rules {
-		if len(rule.Resources) == 0 || rule.Resources[0] != "validatingadmissionpolicies" {
-			role.Rules = append(role.Rules, rule)
-		}
-	}
-	if err := admin.Update(t.Context(), role); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		role.Rules = full.Rules
-		if err := admin.Update(context.Background(), role); err != nil {
-			t.Error(err)
-		}
+	cluster.TakeRights(t, func(rule rbacv1.PolicyRule, _ string) bool {
+		return slices.Contains(rule.Resources, "validatingadmissionpolicies")
 	})
 	controllers, err := client.New(cluster.Config(t), client.Options{Scheme: controller.Scheme()})
 	if err != nil {
@@ -201,7 +184,7 @@ func TestAControllerThatMayNotReadPoliciesNeedsAFlag(t *testing.T) {
 	if err := s.controller.Stop(); err != nil { // two at once would issue against each other
 		t.Fatal(err)
 	}
-	assuming := &shared{t: t, admin: admin, issuer: s.issuer}
+	assuming := &shared{t: t, admin: cluster.Admin(t), issuer: s.issuer}
 	cluster.Run(t, controller.Options{ClusterResourceNamespace: deploy.Namespace, AssumePolicies: true})
 	assuming.ready(crt)
 }

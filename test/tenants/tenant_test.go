@@ -61,7 +61,7 @@ func gatewayRules() []rbacv1.PolicyRule {
 }
 
 // tenant creates a namespace with a user that has the role edit, including the rules of
-// deploy/rbac.yaml, and returns a client of that user.
+// deploy/perennial.yaml, and returns a client of that user.
 func tenant(t *testing.T, rules ...rbacv1.PolicyRule) (client.Client, string) {
 	t.Helper()
 	admin, namespace := cluster.Admin(t), cluster.Namespace(t)
