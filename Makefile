@@ -2,6 +2,7 @@
 # make up-acme the same with an ACME server and a DNS server on this machine
 # make image   build the container image of perennial into dist/image
 # make chart   package the Helm chart into dist
+# make dist    build archives and Debian packages of perennial and perenniald into dist
 # make test    run all tests
 # make bench   measure certificates a second, memory and API requests
 # make fuzz    fuzz every parser for FUZZTIME each
@@ -14,7 +15,7 @@ FUZZTIME ?= 20s
 MODULES := . standalone test
 PACKAGES := ./... ./standalone/... ./test/...
 
-.PHONY: up up-acme test bench fuzz lint generate build image chart
+.PHONY: up up-acme test bench fuzz lint generate build image chart dist
 
 up:
 	@scripts/step "building perenniald (the first time this compiles kube-apiserver: some minutes)" go build -o bin/perenniald ./standalone/cmd/perenniald
@@ -34,6 +35,10 @@ image:
 
 chart:
 	@scripts/step "packaging the chart (the first time this compiles Helm: some minutes)" go run ./test/chart/package -out dist
+
+dist:
+	@scripts/step "building archives and packages (the first time this compiles kube-apiserver twice)" \
+		go run ./test/dist/build -out dist
 
 test:
 	@scripts/test

@@ -47,7 +47,7 @@ func TestEachDirectDependencyIsListed(t *testing.T) {
 	required := map[string]bool{}
 	files := map[string]string{
 		"Root module": "../go.mod", "standalone/": "../standalone/go.mod", "test/": "../test/go.mod",
-		"test/peers/helm": "../test/peers/helm/go.mod",
+		"test/peers/helm": "../test/peers/helm/go.mod", "test/peers/nfpm": "../test/peers/nfpm/go.mod",
 	}
 	for title, file := range files {
 		text, err := os.ReadFile(file)

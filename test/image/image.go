@@ -122,11 +122,15 @@ func (s Source) environment() []string {
 }
 
 func buildVariant(ctx context.Context, s Source, p v1.Platform) (*Variant, error) {
-	binary, err := compile(ctx, s, p)
+	binary, err := Compile(ctx, s, p, "./cmd/perennial")
 	if err != nil {
 		return nil, err
 	}
-	sbom, err := sbomOf(ctx, s, p, binary)
+	trusted, err := rootsVersion(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	sbom, err := SBOM(s, p, program, binary, map[string]string{rootsModule: trusted})
 	if err != nil {
 		return nil, err
 	}
@@ -176,20 +180,20 @@ func buildVariant(ctx context.Context, s Source, p v1.Platform) (*Variant, error
 	return &Variant{Image: image, Platform: p, SBOM: sbom}, nil
 }
 
-// compile returns the program for a platform. The settings of the environment that change the
-// output are overridden.
-func compile(ctx context.Context, s Source, p v1.Platform) ([]byte, error) {
+// Compile returns a program for a platform. The settings of the environment that change the output
+// are overridden.
+func Compile(ctx context.Context, s Source, p v1.Platform, pkg string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "perennial-image-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	output := filepath.Join(dir, path.Base(program))
+	output := filepath.Join(dir, path.Base(pkg))
 	set := func(name, value string) string {
 		return fmt.Sprintf(" -X %s/internal/version.%s=%s", modulePath, name, value)
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", output,
-		"-ldflags", "-s -w"+set("version", s.Version)+set("commit", s.Revision), "./cmd/perennial")
+		"-ldflags", "-s -w"+set("version", s.Version)+set("commit", s.Revision), pkg)
 	cmd.Dir = s.Dir
 	cmd.Env = append(s.environment(), "GOOS="+p.OS, "GOARCH="+p.Architecture, "GOAMD64=v1", "GOARM64=v8.0",
 		"CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")

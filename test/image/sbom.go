@@ -2,14 +2,16 @@ package image
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"path"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,24 +75,21 @@ const (
 // noID matches what must not be in an SPDX identifier.
 var noID = regexp.MustCompile(`[^A-Za-z0-9.-]+`)
 
-// sbomOf returns the SBOM of an image: the program, the modules and the version of Go that are
-// linked into it, and the CA certificates.
-func sbomOf(ctx context.Context, s Source, p v1.Platform, binary []byte) ([]byte, error) {
+// SBOM returns the SBOM of a program, an SPDX document in JSON: the program, named as the file that
+// it is installed as, the modules and the version of Go that are linked into it, and what comes
+// with it, by name and version.
+func SBOM(s Source, p v1.Platform, file string, binary []byte, beside map[string]string) ([]byte, error) {
 	info, err := buildinfo.Read(bytes.NewReader(binary))
 	if err != nil {
 		return nil, fmt.Errorf("build information of the program: %w", err)
 	}
-	trusted, err := rootsVersion(ctx, s)
-	if err != nil {
-		return nil, err
-	}
 	digest := sha256.Sum256(binary)
 	main := componentOf(modulePath, s.Version)
-	main.PackageFileName, main.LicenseDeclared = program, licenses
+	main.PackageFileName, main.LicenseDeclared = file, licenses
 	main.Checksums = []checksum{{"SHA256", hex.EncodeToString(digest[:])}}
 	d := document{
 		SPDXVersion: "SPDX-2.3", DataLicense: "CC0-1.0", SPDXID: documentID,
-		Name: fmt.Sprintf("perennial %s %s", s.Version, p),
+		Name: fmt.Sprintf("%s %s %s", path.Base(file), s.Version, p),
 		// Unique to the document, and the same for each build of it.
 		DocumentNamespace: fmt.Sprintf("https://%s/spdx/%s-%x", modulePath, s.Version, digest),
 		CreationInfo: creationInfo{
@@ -100,19 +99,21 @@ func sbomOf(ctx context.Context, s Source, p v1.Platform, binary []byte) ([]byte
 		Packages:      []component{main},
 		Relationships: []relationship{{documentID, "DESCRIBES", main.SPDXID}},
 	}
-	for _, m := range linked(info, trusted) {
+	for _, m := range components(info, beside) {
 		d.Packages = append(d.Packages, m)
 		d.Relationships = append(d.Relationships, relationship{main.SPDXID, "CONTAINS", m.SPDXID})
 	}
 	return json.MarshalIndent(d, "", " ")
 }
 
-// linked returns the components of a program, and the CA certificates of a version.
-func linked(info *debug.BuildInfo, trusted string) []component {
+// components returns those of a program, and of what comes with it.
+func components(info *debug.BuildInfo, beside map[string]string) []component {
 	all := []component{
 		// The name and the form of the version by which scanners find vulnerabilities of Go.
 		componentOf("stdlib", strings.TrimPrefix(info.GoVersion, "go")),
-		componentOf(rootsModule, trusted),
+	}
+	for _, name := range slices.Sorted(maps.Keys(beside)) {
+		all = append(all, componentOf(name, beside[name]))
 	}
 	for _, m := range info.Deps {
 		if m.Replace != nil {
