@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -85,12 +86,17 @@ func (s *site) get(key client.ObjectKey, o client.Object) {
 	}
 }
 
-// run runs the controller as the Deployment says, but with its ports on this machine, and returns
-// a function that stops it.
+// run runs the controller of the release, and returns a function that stops it.
 func (s *site) run() (stop func()) {
 	s.Helper()
+	return s.runOf(namespace, "perennial")
+}
+
+// runOf runs a controller as its Deployment says, but without its ports.
+func (s *site) runOf(namespace, name string) (stop func()) {
+	s.Helper()
 	d := &appsv1.Deployment{}
-	s.get(client.ObjectKey{Namespace: namespace, Name: "perennial"}, d)
+	s.get(client.ObjectKey{Namespace: namespace, Name: name}, d)
 	pod := d.Spec.Template.Spec
 	args := append(pod.Containers[0].Args, "--kubeconfig="+s.plane.Kubeconfig(s, namespace, pod.ServiceAccountName),
 		"--metrics-listen-address=", "--health-listen-address=", "--http01-listen-address=")
@@ -125,9 +131,14 @@ func (s *site) issue(name string) *cmapi.Certificate {
 	if err := s.admin.Create(s.Context(), issuer); client.IgnoreAlreadyExists(err) != nil {
 		s.Fatal(err)
 	}
-	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
-		Spec: cmapi.CertificateSpec{SecretName: name, DNSNames: []string{"www.example.com"},
-			IssuerRef: cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: issuer.Name}}}
+	return s.issueIn("default", name, cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: issuer.Name})
+}
+
+// issueIn requests a certificate, and waits until it is Ready.
+func (s *site) issueIn(namespace, name string, issuer cmmeta.IssuerReference) *cmapi.Certificate {
+	s.Helper()
+	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec: cmapi.CertificateSpec{SecretName: name, DNSNames: []string{"www.example.com"}, IssuerRef: issuer}}
 	s.create(crt)
 	cluster.Eventually(s, func() error {
 		if err := s.admin.Get(s.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
@@ -213,6 +224,41 @@ func (s *site) unchanged() {
 	manifest := s.must("get", "manifest", "perennial", "--namespace", namespace)
 	if out := cluster.Kubectl(s, s.plane.KubeconfigPath())(manifest, "diff", "--server-side=false", "-f", "-"); out != "" {
 		s.Errorf("the release and the cluster differ:\n%s", out)
+	}
+}
+
+// TestTwoInstallationsServeANamespaceEach installs the chart twice into one cluster. The first
+// brings what is of the whole cluster.
+func TestTwoInstallationsServeANamespaceEach(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	flags := map[string][]string{
+		"shop": nil,
+		"bank": {"--set", "crds.enabled=false", "--set", "admissionPolicies.enabled=false"},
+	}
+	for _, tenant := range []string{"shop", "bank"} {
+		s.must(append([]string{"install", tenant, dir(t), "--namespace", tenant, "--create-namespace", "--set",
+			"watchNamespace=" + tenant}, flags[tenant]...)...)
+		s.runOf(tenant, tenant+"-perennial")
+		s.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: "selfsigned"},
+			Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
+	}
+	for _, tenant := range []string{"shop", "bank"} {
+		s.issueIn(tenant, "site", cmmeta.IssuerReference{Name: "selfsigned"})
+	}
+	for _, test := range []struct {
+		of, in string
+		want   bool
+	}{{"shop", "shop", true}, {"shop", "bank", false}, {"bank", "shop", false}, {"bank", "kube-system", false}} {
+		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User: "system:serviceaccount:" + test.of + ":" + test.of + "-perennial-controller",
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "get", Resource: "secrets", Namespace: test.in,
+				Name: "site"},
+		}}
+		s.create(review)
+		if review.Status.Allowed != test.want {
+			t.Errorf("the controller of %s may read Secrets of %s: %t", test.of, test.in, review.Status.Allowed)
+		}
 	}
 }
 
