@@ -54,9 +54,9 @@ type annotation struct {
 	// copy copies the field from one spec to another. It is nil for names, because they also come from
 	// the hosts.
 	copy func(to, from *cmapi.CertificateSpec)
-	// unread is the field, if cert-manager never reads this annotation and another value of the field
-	// causes a new issuance.
-	unread string
+	// unsynced is the field, if another value of it causes a new issuance and cert-manager does not
+	// notice that its Certificate lacks what the annotation says.
+	unsynced string
 }
 
 // setters are the annotations that set a field of the Certificate, each by its key. The algorithm
@@ -74,26 +74,34 @@ var setters = []annotation{
 			v)
 	}},
 	{key: cmapi.URISANAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return list(&c.Spec.URIs, v) },
-		copy: field(func(s *cmapi.CertificateSpec) *[]string { return &s.URIs }), unread: "spec.uris"},
+		copy: field(func(s *cmapi.CertificateSpec) *[]string { return &s.URIs }), unsynced: "spec.uris"},
 	{key: cmapi.EmailsAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
 		return list(&c.Spec.EmailAddresses,
 			v)
 	},
-		copy: field(func(s *cmapi.CertificateSpec) *[]string { return &s.EmailAddresses })},
-	subject(cmapi.SubjectOrganizationsAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.Organizations }),
-	subject(cmapi.SubjectOrganizationalUnitsAnnotationKey,
+		copy:     field(func(s *cmapi.CertificateSpec) *[]string { return &s.EmailAddresses }),
+		unsynced: "spec.emailAddresses"},
+	subject(cmapi.SubjectOrganizationsAnnotationKey, "organizations",
+		func(s *cmapi.X509Subject) *[]string { return &s.Organizations }),
+	subject(cmapi.SubjectOrganizationalUnitsAnnotationKey, "organizationalUnits",
 		func(s *cmapi.X509Subject) *[]string { return &s.OrganizationalUnits }),
-	subject(cmapi.SubjectCountriesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.Countries }),
-	subject(cmapi.SubjectProvincesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.Provinces }),
-	subject(cmapi.SubjectLocalitiesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.Localities }),
-	subject(cmapi.SubjectPostalCodesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.PostalCodes }),
-	subject(cmapi.SubjectStreetAddressesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.StreetAddresses }),
+	subject(cmapi.SubjectCountriesAnnotationKey, "countries",
+		func(s *cmapi.X509Subject) *[]string { return &s.Countries }),
+	subject(cmapi.SubjectProvincesAnnotationKey, "provinces",
+		func(s *cmapi.X509Subject) *[]string { return &s.Provinces }),
+	subject(cmapi.SubjectLocalitiesAnnotationKey, "localities",
+		func(s *cmapi.X509Subject) *[]string { return &s.Localities }),
+	subject(cmapi.SubjectPostalCodesAnnotationKey, "postalCodes",
+		func(s *cmapi.X509Subject) *[]string { return &s.PostalCodes }),
+	subject(cmapi.SubjectStreetAddressesAnnotationKey, "streetAddresses",
+		func(s *cmapi.X509Subject) *[]string { return &s.StreetAddresses }),
 	{key: cmapi.SubjectSerialNumberAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
 		if v != "" {
 			subjectOf(&c.Spec).SerialNumber = v
 		}
 		return nil
-	}, copy: field(func(s *cmapi.CertificateSpec) *string { return &subjectOf(s).SerialNumber })},
+	}, copy: field(func(s *cmapi.CertificateSpec) *string { return &subjectOf(s).SerialNumber }),
+		unsynced: "spec.subject.serialNumber"},
 	{key: cmapi.DurationAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
 		return duration(&c.Spec.Duration,
 			v)
@@ -108,7 +116,7 @@ var setters = []annotation{
 		return err
 	}, copy: field(func(s *cmapi.CertificateSpec) **int32 { return &s.RenewBeforePercentage })},
 	{key: cmapi.UsagesAnnotationKey, set: usages,
-		copy: field(func(s *cmapi.CertificateSpec) *[]cmapi.KeyUsage { return &s.Usages })},
+		copy: field(func(s *cmapi.CertificateSpec) *[]cmapi.KeyUsage { return &s.Usages }), unsynced: "spec.usages"},
 	{key: cmapi.RevisionHistoryLimitAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
 		n, err := number(v, 1, 1<<31-1)
 		c.Spec.RevisionHistoryLimit = ptr.To(int32(n))
@@ -128,7 +136,7 @@ var setters = []annotation{
 	{key: cmapi.IngressSecretTemplate, set: secretTemplate,
 		copy: field(func(s *cmapi.CertificateSpec) **cmapi.CertificateSecretTemplate { return &s.SecretTemplate })},
 	{key: signer.ProfileAnnotation, set: func(c *cmapi.Certificate, v string) error { c.Spec.ACMEProfile = v; return nil },
-		copy: field(func(s *cmapi.CertificateSpec) *string { return &s.ACMEProfile }), unread: "spec.acmeProfile"},
+		copy: field(func(s *cmapi.CertificateSpec) *string { return &s.ACMEProfile }), unsynced: "spec.acmeProfile"},
 	{key: DeletionPolicyAnnotation, set: func(c *cmapi.Certificate, v string) error {
 		return oneOf(&c.Spec.DeletionPolicy, v, cmapi.DeletionPolicyRetain, cmapi.DeletionPolicyDelete)
 	}, copy: field(func(s *cmapi.CertificateSpec) *cmapi.DeletionPolicy { return &s.DeletionPolicy })},
@@ -199,7 +207,7 @@ func list(to *[]string, value string) error {
 	return nil
 }
 
-func subject(key string, of func(*cmapi.X509Subject) *[]string) annotation {
+func subject(key, name string, of func(*cmapi.X509Subject) *[]string) annotation {
 	return annotation{key: key, set: func(c *cmapi.Certificate, value string) error {
 		items, err := pki.SplitCSV(value)
 		switch {
@@ -211,7 +219,7 @@ func subject(key string, of func(*cmapi.X509Subject) *[]string) annotation {
 			*of(subjectOf(&c.Spec)) = items
 		}
 		return nil
-	}, copy: field(func(s *cmapi.CertificateSpec) *[]string { return of(subjectOf(s)) })}
+	}, copy: field(func(s *cmapi.CertificateSpec) *[]string { return of(subjectOf(s)) }), unsynced: "spec.subject." + name}
 }
 
 func duration(to **metav1.Duration, value string) error {

@@ -283,18 +283,6 @@ func (s *certificateSource) autoAnnotation(settings Settings) (key string, found
 	return "", false
 }
 
-// passed are the annotations of a Certificate that only the object sets.
-var passed = []string{
-	cmacme.ACMECertificateHTTP01IngressNameOverride,
-	cmacme.ACMECertificateHTTP01IngressClassOverride,
-	cmacme.ACMECertificateHTTP01IngressClassNameOverride,
-	cmacme.ACMECertificateHTTP01ParentRefKind,
-	cmacme.ACMECertificateHTTP01ParentRefName,
-	cmacme.ACMECertificateHTTP01ParentRefNamespace,
-	cmapi.IssueTemporaryCertificateAnnotation,
-	cmapi.VenafiCustomFieldsAnnotationKey,
-}
-
 // passedOn returns the annotations that the Certificates get.
 func passedOn(s *certificateSource, settings Settings) map[string]string {
 	from, to := s.annotations, map[string]string{}

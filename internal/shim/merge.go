@@ -21,9 +21,10 @@ const OwnedAnnotation = "perennial.dev/shim-owned"
 // owned is the value of OwnedAnnotation.
 type owned struct {
 	// Annotations are the object's annotations that have set fields. Labels are the labels that were
-	// copied.
+	// copied, and Passed the annotations that the Certificate got.
 	Annotations []string `json:"annotations,omitempty"`
 	Labels      []string `json:"labels,omitempty"`
+	Passed      []string `json:"passed,omitempty"`
 }
 
 // ownedOf reads the annotation. known is false for a Certificate that another controller has made.
@@ -34,7 +35,7 @@ func ownedOf(crt *cmapi.Certificate) (o owned, known bool) {
 
 // remember sets OwnedAnnotation on a Certificate.
 func remember(crt *cmapi.Certificate, annotations map[string]string) {
-	o := owned{Labels: slices.Sorted(maps.Keys(crt.Labels))}
+	o := owned{Labels: slices.Sorted(maps.Keys(crt.Labels)), Passed: slices.Sorted(maps.Keys(crt.Annotations))}
 	for _, s := range setters {
 		if _, found := annotations[s.key]; found {
 			o.Annotations = append(o.Annotations, s.key)
@@ -46,7 +47,7 @@ func remember(crt *cmapi.Certificate, annotations map[string]string) {
 
 // merge returns the existing Certificate with what the object decides: the issuer, the names, and
 // the fields that its annotations set or, before they were removed, had set. Everything else stays.
-func merge(is, should *cmapi.Certificate, s *certificateSource, settings Settings) *cmapi.Certificate {
+func merge(is, should *cmapi.Certificate, s *certificateSource) *cmapi.Certificate {
 	next, should := is.DeepCopy(), should.DeepCopy()
 	before, known := ownedOf(is)
 	spec := &next.Spec
@@ -57,28 +58,33 @@ func merge(is, should *cmapi.Certificate, s *certificateSource, settings Setting
 	if !sameDNSNames(spec.DNSNames, should.Spec.DNSNames) {
 		spec.DNSNames = should.Spec.DNSNames
 	}
+	var unsynced []string
 	if !sameAddresses(spec.IPAddresses, should.Spec.IPAddresses) {
 		spec.IPAddresses = should.Spec.IPAddresses
+		unsynced = append(unsynced, "spec.ipAddresses")
 	}
-	var deferred []string
 	for _, setter := range setters {
 		_, set := s.annotations[setter.key]
 		if setter.copy == nil || !set && !slices.Contains(before.Annotations, setter.key) {
 			continue
 		}
+		was := spec.DeepCopy()
 		setter.copy(spec, &should.Spec)
-		if set && !known && setter.unread != "" {
-			deferred = append(deferred, setter.unread)
+		if setter.unsynced != "" && !equality.Semantic.DeepEqual(was, spec) {
+			unsynced = append(unsynced, setter.unsynced)
 		}
 	}
 	tidy(spec, &is.Spec)
 	mergeLabels(next, should, s, before, known)
-	mergeAnnotations(next, should, settings)
-	if n := underWay(is); n > 0 && len(deferred) > 0 && !equality.Semantic.DeepEqual(spec, &is.Spec) {
-		next.Annotations = set(next.Annotations, signer.DeferredAnnotation,
-			signer.Deferral{Fields: deferred, Revision: n}.String())
+	mergeAnnotations(next, should, before)
+	if len(unsynced) > 0 && !equality.Semantic.DeepEqual(spec, &is.Spec) {
+		if n := underWay(is); !known && n > 0 {
+			next.Annotations = set(next.Annotations, signer.DeferredAnnotation,
+				signer.Deferral{Fields: unsynced, Revision: n}.String())
+		} else {
+			delete(next.Annotations, signer.DeferredAnnotation) // the user wants it now
+		}
 	}
-	next.Annotations = set(next.Annotations, OwnedAnnotation, should.Annotations[OwnedAnnotation])
 	return next
 }
 
@@ -110,14 +116,16 @@ func mergeLabels(next, should *cmapi.Certificate, s *certificateSource, before o
 	}
 }
 
-// mergeAnnotations sets the annotations that only the object sets.
-func mergeAnnotations(next, should *cmapi.Certificate, settings Settings) {
-	for _, key := range append(slices.Clone(passed), settings.ExtraAnnotations...) {
-		if v, found := should.Annotations[key]; found {
-			next.Annotations = set(next.Annotations, key, v)
-		} else {
+// mergeAnnotations sets the annotations that the object passes on, and removes those that it no
+// longer does.
+func mergeAnnotations(next, should *cmapi.Certificate, before owned) {
+	for _, key := range before.Passed {
+		if _, found := should.Annotations[key]; !found {
 			delete(next.Annotations, key)
 		}
+	}
+	for key, value := range should.Annotations {
+		next.Annotations = set(next.Annotations, key, value)
 	}
 }
 

@@ -465,7 +465,7 @@ func (r *Reconciler) applyOne(ctx context.Context, s *certificateSource,
 	case err != nil:
 		return nil, nil, err
 	}
-	next := merge(is, should, s, r.Settings)
+	next := merge(is, should, s)
 	if !metav1.IsControlledBy(is, s) &&
 		(is.Namespace == s.GetNamespace() || is.Annotations[RequestedByAnnotation] != s.named()) {
 		if len(mistakes) == 0 && !equality.Semantic.DeepEqual(is.Spec, next.Spec) {
