@@ -7,6 +7,7 @@ import (
 	"log"
 	"net/http/httptest"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -224,6 +225,25 @@ func (s *site) unchanged() {
 	manifest := s.must("get", "manifest", "perennial", "--namespace", namespace)
 	if out := cluster.Kubectl(s, s.plane.KubeconfigPath())(manifest, "diff", "--server-side=false", "-f", "-"); out != "" {
 		s.Errorf("the release and the cluster differ:\n%s", out)
+	}
+}
+
+// TestKubectlInstallsTheManifest applies the manifest on the client's side, where it must fit into
+// an annotation.
+func TestKubectlInstallsTheManifest(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	root, err := cluster.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest := filepath.Join(root, "deploy/perennial.yaml")
+	kubectl := cluster.Kubectl(t, s.plane.KubeconfigPath())
+	kubectl("", "apply", "-f", manifest)
+	s.run()
+	s.issue("first")
+	if out := kubectl("", "diff", "-f", manifest); out != "" {
+		t.Errorf("the manifest and the cluster differ:\n%s", out)
 	}
 }
 
