@@ -259,24 +259,34 @@ func (r *rig) certificate(webhook cmacme.ACMEIssuerDNS01ProviderWebhook) *cmapi.
 	r.Helper()
 	for _, o := range []client.Object{
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "tsig"}, StringData: map[string]string{"key": tsigSecret}},
-		&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "by-webhook"},
-			Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
-				Server: r.ca.Directory, CABundle: r.ca.CABundle,
-				PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
-				Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{
-					Nameservers: []string{r.names.Addr}, Webhook: &webhook,
-				}}},
-			}}}},
+		&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "by-webhook"}, Spec: r.issuing(webhook)},
 	} {
 		o.SetNamespace(r.namespace)
 		if err := r.admin.Create(r.Context(), o); err != nil {
 			r.Fatal(err)
 		}
 	}
+	return r.request(cmmeta.IssuerReference{Name: "by-webhook"})
+}
+
+// issuing is the spec of an issuer with a webhook.
+func (r *rig) issuing(webhook cmacme.ACMEIssuerDNS01ProviderWebhook) cmapi.IssuerSpec {
+	return cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
+		Server: r.ca.Directory, CABundle: r.ca.CABundle,
+		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
+		Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{
+			Nameservers: []string{r.names.Addr}, Webhook: &webhook,
+		}}},
+	}}}
+}
+
+// request creates a Certificate.
+func (r *rig) request(issuer cmmeta.IssuerReference) *cmapi.Certificate {
+	r.Helper()
 	crt := &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "site"},
 		Spec: cmapi.CertificateSpec{
-			SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "by-webhook"},
+			SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: issuer,
 			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
 		},
 	}

@@ -4,6 +4,7 @@
 package webhook_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/internal/version"
 	"github.com/perennial-pki/perennial/test/cluster"
@@ -282,6 +284,28 @@ func TestWhatAWebhookRefusesIsSaidInItsWords(t *testing.T) {
 			r.certificate(test.webhook)
 			r.refused(test.says)
 		})
+	}
+}
+
+// TestTheWebhookOfAClusterIssuerNamesNoneOfItsSecrets has a webhook name a Secret that a tenant
+// cannot see.
+func TestTheWebhookOfAClusterIssuerNamesNoneOfItsSecrets(t *testing.T) {
+	r := start(t)
+	r.serve()
+	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "by-webhook"},
+		Spec: r.issuing(cmacme.ACMEIssuerDNS01ProviderWebhook{
+			GroupName: group, SolverName: "rfc2136", Config: r.settings(`"name":"tsig"`, `"name":"payroll-dns-key"`),
+		})}
+	if err := r.admin.Create(t.Context(), issuer); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.admin.Delete(context.Background(), issuer) })
+	r.request(cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: issuer.Name})
+	r.says("the webhook acme.example.com/rfc2136 says: ", `"(see webhook.config)" not found`)
+	for _, reason := range r.reasons(r.namespace) {
+		if strings.Contains(reason, "payroll") || strings.Contains(reason, deploy.Namespace) {
+			t.Errorf("a tenant reads %q", reason)
+		}
 	}
 }
 

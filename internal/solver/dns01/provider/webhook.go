@@ -2,7 +2,9 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -67,10 +69,14 @@ var webhookService = service{
 		return w.checkAPIService(ctx)
 	},
 	open: func(_ context.Context, f *Factory, r request, _ credentials) (Provider, error) {
-		return newWebhook(f.API, r.spec().Webhook, challengeRequest{
+		w, err := newWebhook(f.API, r.spec().Webhook, challengeRequest{
 			UID: string(r.challenge.UID), DNSName: r.challenge.Spec.DNSName, ResourceNamespace: r.issuer.SecretNamespace,
 			AllowAmbientCredentials: f.Ambient.allows(r.issuer),
 		})
+		if err == nil && r.issuer.Kind == signer.KindClusterIssuer {
+			w.unnamed = unnamed(r.issuer.SecretNamespace, r.spec().Webhook.Config)
+		}
+		return w, err
 	},
 	traits: traits(Traits{Capacity: webhookValues, Timeout: webhookTimeout}),
 	endpoint: func(s *spec) string {
@@ -125,6 +131,51 @@ type webhook struct {
 	rest
 	group, solver string
 	request       challengeRequest // without what Present and CleanUp add
+	// unnamed replaces what is not repeated of the webhook's messages: users of a ClusterIssuer read
+	// them, and may not know its Secrets. Nil if nothing is replaced.
+	unnamed *strings.Replacer
+}
+
+// unnamed returns what replaces the namespace of a ClusterIssuer's Secrets, and the names of those
+// that a configuration has, such as apiTokenSecretRef.name and secretName.
+func unnamed(namespace string, config *apiextensionsv1.JSON) *strings.Replacer {
+	pairs := []string{namespace + "/", "", namespace, "the namespace of its Secrets"}
+	var parsed any
+	if config != nil && json.Unmarshal(config.Raw, &parsed) == nil {
+		for _, name := range secretNames(parsed, "", false) {
+			pairs = append(pairs, name, "(see webhook.config)")
+		}
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// secretNames returns the texts of a JSON value that stand at a key with "secret" in it, or at
+// "name" below such a key. The value itself stands at key.
+func secretNames(value any, key string, below bool) (names []string) {
+	isSecret := strings.Contains(strings.ToLower(key), "secret")
+	switch v := value.(type) {
+	case string:
+		if v != "" && (isSecret || below && key == "name") {
+			names = append(names, v)
+		}
+	case []any:
+		for _, item := range v {
+			names = append(names, secretNames(item, key, below)...)
+		}
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			names = append(names, secretNames(v[k], k, below || isSecret)...)
+		}
+	}
+	return names
+}
+
+// quote returns a message of the webhook as it is repeated.
+func (w *webhook) quote(text string) string {
+	if w.unnamed != nil {
+		text = w.unnamed.Replace(text)
+	}
+	return brief(text)
 }
 
 // checkWebhook checks the names of a webhook.
@@ -194,7 +245,8 @@ func (w *webhook) ask(ctx context.Context, action string, r Record) error {
 	case reply.Response.Status.Message == "":
 		return fault.Transientf("PresentError", "the webhook %s fails, and does not say why: see its log", w.fullName())
 	}
-	return fault.Transientf("PresentError", "the webhook %s says: %s", w.fullName(), brief(reply.Response.Status.Message))
+	return fault.Transientf("PresentError", "the webhook %s says: %s", w.fullName(),
+		w.quote(reply.Response.Status.Message))
 }
 
 func (w *webhook) path() string       { return "/apis/" + w.group + "/" + webhookVersion }
@@ -204,7 +256,7 @@ func (w *webhook) fullName() string   { return w.group + "/" + w.solver }
 // refusal returns the error for the status of a refused request. If the request did not reach the
 // webhook, it finds out the reason.
 func (w *webhook) refusal(ctx context.Context, code int, body []byte) error {
-	text := brief(egress.ErrorText(body)) // a metav1.Status has its words in message
+	text := w.quote(egress.ErrorText(body)) // a metav1.Status has its words in message
 	if text == "" {
 		text = "it does not say why"
 	}

@@ -125,3 +125,29 @@ func FuzzWebhook(f *testing.F) {
 		}
 	})
 }
+
+func TestNamesOfSecretsAreFoundInAConfiguration(t *testing.T) {
+	for name, test := range map[string]struct {
+		config, message, want string
+	}{
+		"a reference": {`{"apiTokenSecretRef": {"name": "payroll", "key": "token"}}`,
+			`secret "payroll" has no key token`, `secret "(see webhook.config)" has no key token`},
+		"a name alone": {`{"zone": "a.example", "secretName": "payroll"}`,
+			`cannot read payroll for a.example`, `cannot read (see webhook.config) for a.example`},
+		"in a list": {`{"accounts": [{"keySecret": {"name": "payroll"}}]}`, `payroll?`, `(see webhook.config)?`},
+		"with its namespace": {`{"secretName": "payroll"}`, `secrets cert-manager/payroll in cert-manager`,
+			`secrets (see webhook.config) in the namespace of its Secrets`},
+		"other names":      {`{"name": "zone"}`, `no zone`, `no zone`},
+		"no configuration": {``, `cert-manager`, `the namespace of its Secrets`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var config *apiextensionsv1.JSON
+			if test.config != "" {
+				config = &apiextensionsv1.JSON{Raw: []byte(test.config)}
+			}
+			if got := unnamed("cert-manager", config).Replace(test.message); got != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
