@@ -21,6 +21,8 @@ var (
 		netip.MustParseAddr("fd00:ec2::23"),       // AWS, EKS Pod Identity
 		netip.MustParseAddr("fd20:ce::254"),       // Google Cloud
 		netip.MustParseAddr("fd00:c1::a9fe:a9fe"), // Oracle Cloud
+		netip.MustParseAddr("192.0.0.192"),        // Oracle Cloud Classic
+		netip.MustParseAddr("fd00:42::42"),        // Scaleway
 		netip.MustParseAddr("100.100.100.200"),    // Alibaba Cloud
 		netip.MustParseAddr("168.63.129.16"),      // Azure
 	}

@@ -44,6 +44,8 @@ func TestHowFarIssuersReach(t *testing.T) {
 		"fd00:ec2::23":           {false, true, false},
 		"fd20:ce::254":           {false, true, false},
 		"fd00:c1::a9fe:a9fe":     {false, true, false},
+		"fd00:42::42":            {false, true, false},
+		"192.0.0.192":            {false, true, false},
 		"64:ff9b::a9fe:a9fe":     {false, true, false}, // 169.254.169.254 by NAT64
 		"64:ff9b:1::7f00:1":      {false, true, true},
 		"2002:a9fe:a9fe::1":      {false, true, false}, // by 6to4
