@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +49,7 @@ func (o *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		if proxy != nil { // the proxy alone resolves names
-			if a, err := netip.ParseAddr(r.URL.Hostname()); err == nil && !o.reach.Allows(a) {
+			if a, ok := addressOf(r.URL.Hostname()); ok && !o.reach.Allows(a) {
 				return nil, &BlockedAddressError{a.Unmap().WithZone("")}
 			}
 			return o.proxied.RoundTrip(r)

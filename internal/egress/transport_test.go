@@ -109,8 +109,17 @@ func TestHostsThatAnIssuerNamesAreNotThisMachine(t *testing.T) {
 	if err := get(Egress{}.Of(false), proxy, "http://ca.example.com"); err != nil {
 		t.Errorf("by a proxy: %v", err)
 	}
-	if err := get(Egress{}.Of(false), proxy, "http://169.254.169.254"); !IsBlockedAddress(err) {
-		t.Errorf("by a proxy: %v", err)
+	for _, host := range []string{"169.254.169.254", "169.254.169.254.", "169.254.43518", "0xA9FEA9FE", "2852039166",
+		"0251.0376.0251.0376", "１６９。２５４。169.254", "[::ffff:a9fe:a9fe]", "127.1", "localhost.", "a.LocalHost"} {
+		if err := get(Egress{}.Of(false), proxy, "http://"+host); !IsBlockedAddress(err) {
+			t.Errorf("%s by a proxy: %v", host, err)
+		}
+	}
+	for _, host := range []string{"192.0.2.1", "3221225985", "127.0.0.1.example.com", "0x7f.example.com", "08",
+		"1.2.3.4.5", "4294967296", "256.1", "b\u00fccher.example"} {
+		if err := get(Egress{}.Of(false), proxy, "http://"+host); err != nil {
+			t.Errorf("%s by a proxy: %v", host, err)
+		}
 	}
 }
 
