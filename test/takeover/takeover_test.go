@@ -191,6 +191,16 @@ func certificates(prefix string) []client.Object {
 			s.Keystores = &cmapi.CertificateKeystores{PKCS12: &cmapi.PKCS12Keystore{
 				Create: true, PasswordSecretRef: password, Profile: cmapi.Modern2023PKCS12Profile}}
 		},
+		"des": func(s *cmapi.CertificateSpec) {
+			s.Keystores = &cmapi.CertificateKeystores{PKCS12: &cmapi.PKCS12Keystore{
+				Create: true, Password: &literal, Profile: cmapi.LegacyDESPKCS12Profile}}
+		},
+		"stores": func(s *cmapi.CertificateSpec) {
+			s.PrivateKey = &cmapi.CertificatePrivateKey{Algorithm: cmapi.Ed25519KeyAlgorithm}
+			s.Keystores = &cmapi.CertificateKeystores{
+				JKS:    &cmapi.JKSKeystore{Create: true, Password: &literal, Alias: ptr.To("Web")},
+				PKCS12: &cmapi.PKCS12Keystore{Create: true, PasswordSecretRef: password}}
+		},
 		"template": func(s *cmapi.CertificateSpec) {
 			s.SecretTemplate = &cmapi.CertificateSecretTemplate{
 				Labels: map[string]string{"team": "payments"}, Annotations: map[string]string{"example.com/contact": "ops"}}
@@ -289,15 +299,16 @@ func (i *installation) touch(history int32) {
 	}
 }
 
-// snapshot is the data of each Secret, and the names of all requests.
+// snapshot is the data and annotations of each Secret, and the names of all requests.
 type snapshot struct {
-	secrets  map[string]map[string][]byte
-	requests []string
+	secrets     map[string]map[string][]byte
+	annotations map[string]map[string]string
+	requests    []string
 }
 
 func (i *installation) snapshot() snapshot {
 	i.Helper()
-	s := snapshot{secrets: map[string]map[string][]byte{}}
+	s := snapshot{secrets: map[string]map[string][]byte{}, annotations: map[string]map[string]string{}}
 	var secrets corev1.SecretList
 	var requests cmapi.CertificateRequestList
 	for _, list := range []client.ObjectList{&secrets, &requests} {
@@ -309,7 +320,7 @@ func (i *installation) snapshot() snapshot {
 		if secret.Labels[cmapi.IsNextPrivateKeySecretLabelKey] == "true" {
 			continue // cert-manager, stopped right after it issued, leaves it to the next controller
 		}
-		s.secrets[secret.Name] = secret.Data
+		s.secrets[secret.Name], s.annotations[secret.Name] = secret.Data, secret.Annotations
 	}
 	for _, cr := range requests.Items {
 		s.requests = append(s.requests, cr.Name+" "+string(cr.UID))
@@ -318,7 +329,7 @@ func (i *installation) snapshot() snapshot {
 	return s
 }
 
-// unchanged fails the test for each entry of a Secret and each request that differs.
+// unchanged fails the test for each entry and annotation of a Secret and each request that differs.
 func (i *installation) unchanged(before snapshot) {
 	i.Helper()
 	now := i.snapshot()
@@ -335,6 +346,13 @@ func (i *installation) unchanged(before snapshot) {
 				slices.Sorted(maps.Keys(data)),
 				slices.Sorted(maps.Keys(now.secrets[name])),
 			)
+		}
+	}
+	for name, annotations := range before.annotations {
+		for key, value := range annotations {
+			if is, found := now.annotations[name][key]; !found || is != value {
+				i.Errorf("Secret %s: annotation %s was %q, is %q", name, key, value, is)
+			}
 		}
 	}
 	if !slices.Equal(before.requests, now.requests) {
