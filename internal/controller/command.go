@@ -6,7 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/signal"
 	"slices"
@@ -44,8 +46,8 @@ func Command() *cobra.Command {
 		LeaseDuration:            defaultLeaseDuration,
 		RenewDeadline:            defaultRenewDeadline,
 		RetryPeriod:              defaultRetryPeriod,
-		MetricsAddress:           "0.0.0.0:9402",
-		HealthAddress:            "0.0.0.0:9403",
+		MetricsAddress:           ":9402", // of both families
+		HealthAddress:            ":9403",
 		Workers:                  DefaultWorkers,
 		Lifecycle: lifecycle.Settings{
 			MinBackoff:        lifecycle.DefaultMinBackoff,
@@ -59,7 +61,9 @@ func Command() *cobra.Command {
 			Bundle:      pki.MaxBundleSize,
 		},
 	}
-	var kubeconfig, format, http01Service string
+	var kubeconfig, master, format, http01Service string
+	var proxied bool
+	var incumbent incumbentFlags
 	var cpu, memory [2]string // requests, limits
 	var targetRef, nonRoot bool
 	var allowed []string
@@ -72,14 +76,18 @@ func Command() *cobra.Command {
 			"Only one works at a time: the others, and those of cert-manager, wait for the Lease " + leaseName + ".",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			loaded := incumbent.load(cmd.Flags())
 			log, err := Logger(cmd.ErrOrStderr(), format, verbosity)
-			if err != nil {
+			if err = errors.Join(loaded, err); err != nil {
 				return err
 			}
 			o.Log = log
 			o.Targets = slices.DeleteFunc(inject.Targets(), func(t inject.Target) bool { return !*injected[t.Resource] })
 			ctrl.SetLogger(log)
 			klog.SetLogger(log)
+			if err := incumbent.apply(cmd.Flags(), &o, log); err != nil {
+				return err
+			}
 			if o.AllowedAddresses, err = networks(allowed); err != nil {
 				return err
 			}
@@ -103,7 +111,7 @@ func Command() *cobra.Command {
 			if _, err := enabled(o.Controllers); err != nil {
 				return fmt.Errorf("--controllers: %w", err)
 			}
-			cfg, err := restConfig(kubeconfig)
+			cfg, err := restConfig(master, kubeconfig, proxied)
 			if err != nil {
 				return err
 			}
@@ -119,6 +127,10 @@ func Command() *cobra.Command {
 		"",
 		"file that says where the Kubernetes API is; the Pod's ServiceAccount if left out",
 	)
+	f.StringVar(&master, "master", "", "URL of the Kubernetes API, in place of that in --kubeconfig")
+	f.BoolVar(&proxied, "kube-api-proxy", false,
+		"reach the Kubernetes API through the proxy of HTTPS_PROXY; all other servers are reached through it anyway")
+	incumbent.add(f)
 	f.StringVar(
 		&o.Namespace,
 		"namespace",
@@ -165,7 +177,7 @@ func Command() *cobra.Command {
 	)
 	f.StringSliceVar(
 		&o.Shim.ExtraProtocols,
-		"gateway-extra-protocols",
+		"gateway-api-extra-protocols",
 		nil,
 		"protocols of listeners that are served by TLS, beside HTTPS and TLS",
 	)
@@ -307,6 +319,14 @@ func Command() *cobra.Command {
 		o.HealthAddress,
 		"host:port of /livez and /readyz; empty for none",
 	)
+	f.StringVar(&o.HealthAddress, "internal-healthz-listen-address", o.HealthAddress,
+		"the same as --health-listen-address")
+	f.Lookup("internal-healthz-listen-address").Hidden = true
+	f.StringVar(&o.MetricsCertificate, "metrics-tls-cert-file", "",
+		"PEM file of the certificate with which the metrics are served by TLS; it is read again when it changes")
+	f.StringVar(&o.MetricsKey, "metrics-tls-private-key-file", "", "PEM file of its private key")
+	f.BoolVar(&incumbent.profiling, "enable-profiling", false, "serve profiles of the process")
+	f.StringVar(&o.ProfilerAddress, "profiler-address", "localhost:6060", "host:port of the profiles, /debug/pprof")
 	f.IntVar(&o.Workers, "concurrent-workers", o.Workers, "how many objects of a kind are worked on at once")
 	f.StringSliceVar(
 		&o.Controllers,
@@ -395,6 +415,7 @@ func (o *Options) check() error {
 		want string
 	}{
 		{"concurrent-workers", o.Workers < 1, "1 or more"},
+		{"metrics-tls-private-key-file", (o.MetricsCertificate == "") != (o.MetricsKey == ""), "set together with --metrics-tls-cert-file"},
 		{"max-concurrent-challenges", o.MaxChallenges < 1, "1 or more"},
 		{"http01-solver-mode", o.HTTP01.Mode != cmacme.HTTP01SolverModeShared && o.HTTP01.Mode != cmacme.HTTP01SolverModePod, "Shared or Pod"},
 		{"certificate-request-minimum-backoff-duration", o.Lifecycle.MinBackoff <= 0, "more than 0"},
@@ -491,17 +512,23 @@ func Logger(w io.Writer, format string, verbosity int) (logr.Logger, error) {
 	return logr.Logger{}, fmt.Errorf("--logging-format must be text or json, not %q", format)
 }
 
-func restConfig(kubeconfig string) (*rest.Config, error) {
-	if kubeconfig == "" {
-		cfg, err := rest.InClusterConfig()
-		if errors.Is(err, rest.ErrNotInCluster) {
-			return nil, errors.New("not in a cluster: say by --kubeconfig where the Kubernetes API is")
+// restConfig returns the connection to the Kubernetes API. It does not use the proxy of the
+// environment unless proxied: in a pod, the API is called by address, which names in NO_PROXY do
+// not match.
+func restConfig(master, kubeconfig string, proxied bool) (*rest.Config, error) {
+	cfg, err := rest.InClusterConfig()
+	switch {
+	case master != "" || kubeconfig != "":
+		if cfg, err = clientcmd.BuildConfigFromFlags(master, kubeconfig); err != nil {
+			return nil, fmt.Errorf("--kubeconfig: %w", err)
 		}
-		return cfg, err
+	case errors.Is(err, rest.ErrNotInCluster):
+		return nil, errors.New("not in a cluster: say by --kubeconfig where the Kubernetes API is")
+	case err != nil:
+		return nil, err
 	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	if cfg.Proxy == nil && !proxied {
+		cfg.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 	}
 	return cfg, nil
 }

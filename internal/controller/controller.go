@@ -70,6 +70,11 @@ type Options struct {
 	// empty, they are not served.
 	MetricsAddress, HealthAddress string
 
+	// MetricsCertificate and MetricsKey are PEM files. If set, the metrics are served by TLS.
+	MetricsCertificate, MetricsKey string
+	// ProfilerAddress is the host:port for /debug/pprof. If empty, it is not served.
+	ProfilerAddress string
+
 	// Workers is how many objects of a kind are worked on at once. Zero means DefaultWorkers.
 	Workers int
 	// Controllers are the names, out of Controllers(), of those that run: "*" for all, and with a
@@ -256,7 +261,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		},
 	) // the collectors of the process and of Go are controller-runtime's
 	if o.MetricsAddress != "" {
-		if err := serveMetrics(mgr, o.MetricsAddress, registry); err != nil {
+		if err := serveMetrics(mgr, o, registry); err != nil {
 			return err
 		}
 	}
@@ -316,6 +321,7 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, bound *secrets.Bound, 
 		HealthProbeBindAddress: o.HealthAddress,
 		LivenessEndpointName:   "/livez",
 		ReadinessEndpointName:  "/readyz",
+		PprofBindAddress:       o.ProfilerAddress,
 
 		LeaderElection:          o.LeaderElection,
 		LeaderElectionID:        leaseName,

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 )
@@ -19,13 +21,25 @@ const (
 	shutdownTimeout = 3 * time.Second
 )
 
-// serveMetrics serves /metrics on address, from registry and from controller-runtime's, which has
+// serveMetrics serves /metrics, from registry and from controller-runtime's, which has
 // the metrics of the queues and the client. They are separate, as controller-runtime's belongs to
 // the whole process, which may run several controllers in tests.
-func serveMetrics(mgr manager.Manager, address string, registry *prometheus.Registry) error {
-	listener, err := net.Listen("tcp", address)
+func serveMetrics(mgr manager.Manager, o Options, registry *prometheus.Registry) error {
+	listener, err := net.Listen("tcp", o.MetricsAddress)
 	if err != nil {
-		return fmt.Errorf("serve metrics on %s: %w", address, err)
+		return fmt.Errorf("serve metrics on %s: %w", o.MetricsAddress, err)
+	}
+	if o.MetricsCertificate != "" {
+		watcher, err := certwatcher.New(o.MetricsCertificate, o.MetricsKey)
+		if err != nil {
+			return errors.Join(fmt.Errorf("serve metrics by TLS: %w", err), listener.Close())
+		}
+		if err := mgr.Add(watcher); err != nil {
+			return err
+		}
+		listener = tls.NewListener(listener, &tls.Config{
+			MinVersion: tls.VersionTLS12, GetCertificate: watcher.GetCertificate,
+		})
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{registry, ctrlmetrics.Registry}, promhttp.HandlerOpts{

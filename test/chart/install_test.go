@@ -6,8 +6,10 @@ import (
 	"io"
 	"log"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,6 +103,15 @@ func (s *site) runOf(namespace, name string) (stop func()) {
 	pod := d.Spec.Template.Spec
 	args := append(pod.Containers[0].Args, "--kubeconfig="+s.plane.Kubeconfig(s, namespace, pod.ServiceAccountName),
 		"--metrics-listen-address=", "--health-listen-address=", "--http01-listen-address=")
+	if at := slices.Index(args, "--config=/etc/perennial/config.yaml"); at >= 0 {
+		file := &corev1.ConfigMap{}
+		s.get(client.ObjectKey{Namespace: namespace, Name: name}, file)
+		path := filepath.Join(s.TempDir(), "config.yaml")
+		if err := os.WriteFile(path, []byte(file.Data["config.yaml"]), 0o600); err != nil {
+			s.Fatal(err)
+		}
+		args[at] = "--config=" + path
+	}
 	var output bytes.Buffer
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, cluster.Program(s), args...)
@@ -184,7 +195,10 @@ func TestTheChartLivesThroughItsWholeLife(t *testing.T) {
 	first := s.issue("first")
 	s.unchanged()
 
-	s.must("upgrade", "perennial", dir(t), "--namespace", namespace, "--set", "replicaCount=3")
+	stop()
+	s.must("upgrade", "perennial", dir(t), "--namespace", namespace, "--set", "replicaCount=3", "--set",
+		"config.numberOfConcurrentWorkers=4", "--set", "featureGates=OtherNames=true")
+	stop = s.run()
 	s.get(client.ObjectKeyFromObject(d), d)
 	if *d.Spec.Replicas != 3 {
 		t.Errorf("there are %d replicas", *d.Spec.Replicas)

@@ -45,7 +45,7 @@ func TestEachValueOfCertManagersChartHasItsEffect(t *testing.T) {
 	d := all.deployment(t)
 	pod := d.Spec.Template.Spec
 	container := pod.Containers[0]
-	for _, want := range []string{
+	has(t, "the arguments", strings.Join(container.Args, "\n")+"\n",
 		"--v=1", "--leader-election-namespace=cert-manager", "--leader-election-lease-duration=90s",
 		"--leader-election-renew-deadline=60s", "--leader-election-retry-period=20s",
 		"--feature-gates=ServerSideApply=true,OtherNames=true", "--max-concurrent-challenges=20",
@@ -53,18 +53,14 @@ func TestEachValueOfCertManagersChartHasItsEffect(t *testing.T) {
 		"--config=/etc/perennial/config.yaml", "--dns01-recursive-nameservers=8.8.8.8:53,1.1.1.1:53",
 		"--dns01-recursive-nameservers-only=true", "--default-issuer-name=letsencrypt", "--default-issuer-kind=ClusterIssuer",
 		"--default-issuer-group=cert-manager.io", "--logging-format=json", "--controllers=*,-certificaterequests-approver",
-		"--acme-http01-solver-image=registry.example.com/mirrored/perennial:v9.9.8",
-	} {
-		if !slices.Contains(container.Args, want) {
-			t.Errorf("the arguments lack %s: %v", want, container.Args)
-		}
-	}
+		"--acme-http01-solver-image=registry.example.com/mirrored/perennial:v9.9.8\n",
+	)
 	// What is in the specification of the pod, as it is in the values.
 	text, err := yaml.Marshal(d)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{
+	has(t, "the Deployment", string(text),
 		"namespace: cert-manager\n", "image: registry.example.com/mirrored/perennial:v9.9.9\n", "imagePullPolicy: Always\n",
 		"replicas: 3\n", "revisionHistoryLimit: 3\n", "maxSurge: 0\n", "priorityClassName: system-cluster-critical\n",
 		"hostUsers: false\n", "runtimeClassName: gvisor\n", "pool: system\n", "kubernetes.io/arch: arm64\n",
@@ -74,11 +70,7 @@ func TestEachValueOfCertManagersChartHasItsEffect(t *testing.T) {
 		"dnsPolicy: None\n", "- 192.0.2.53\n", "- ca.example.com\n", "key: dedicated\n", "maxSkew: 2\n", "nodeAffinity:",
 		"initialDelaySeconds: 11\n", "periodSeconds: 12\n", "timeoutSeconds: 13\n", "failureThreshold: 9\n",
 		"enableServiceLinks: true\n", "value: http://proxy.example.com:3128\n", "value: 10.0.0.0/8,.example.com\n",
-	} {
-		if !strings.Contains(string(text), want) {
-			t.Errorf("the Deployment lacks %q", strings.TrimSpace(want))
-		}
-	}
+	)
 	if strings.Contains(string(text), "podAntiAffinity") {
 		t.Error("the affinity of the values is not the only one")
 	}
@@ -112,19 +104,21 @@ func TestEachValueOfCertManagersChartHasItsEffect(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range test.want {
-			if !strings.Contains(string(object), want) {
-				t.Errorf("the %s %s lacks %s: %s", test.kind, test.name, want, object)
-			}
+		has(t, "the "+test.kind+" "+test.name, string(object), test.want...)
+	}
+	for key := range all.find(t, "ClusterRole", "perennial-view").GetLabels() {
+		if strings.HasPrefix(key, "rbac.authorization.k8s.io/") {
+			t.Errorf("the role view is aggregated: %s", key)
 		}
 	}
-	for _, o := range all {
-		if strings.Contains(o.GetName(), "perennial-view") && len(o.GetLabels()) > 0 {
-			for key := range o.GetLabels() {
-				if strings.HasPrefix(key, "rbac.authorization.k8s.io/") {
-					t.Errorf("%s is aggregated", o.GetName())
-				}
-			}
+}
+
+// has expects that a text contains others.
+func has(t *testing.T, what, text string, wants ...string) {
+	t.Helper()
+	for _, want := range wants {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s lacks %q:\n%s", what, strings.TrimSpace(want), text)
 		}
 	}
 }

@@ -140,6 +140,14 @@ func TestALiveSiteIsCertifiedByTLSALPN01(t *testing.T) {
 	}}
 	r.create(crt)
 
+	cluster.Eventually(t, func() error {
+		connection, err := net.Dial("tcp", r.handshakes)
+		if err != nil {
+			return cluster.NotYet("the controller does not listen yet: %v", err)
+		}
+		return connection.Close()
+	})
+
 	// Other visitors still reach the site in the meantime.
 	visitor := r.behind.Client()
 	visitor.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {

@@ -292,7 +292,7 @@ func TestWhatAWebhookRefusesIsSaidInItsWords(t *testing.T) {
 func TestTheWebhookOfAClusterIssuerNamesNoneOfItsSecrets(t *testing.T) {
 	r := start(t)
 	r.serve()
-	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "by-webhook"},
+	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "shared-webhook"},
 		Spec: r.issuing(cmacme.ACMEIssuerDNS01ProviderWebhook{
 			GroupName: group, SolverName: "rfc2136", Config: r.settings(`"name":"tsig"`, `"name":"payroll-dns-key"`),
 		})}
