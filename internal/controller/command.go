@@ -319,9 +319,6 @@ func Command() *cobra.Command {
 		o.HealthAddress,
 		"host:port of /livez and /readyz; empty for none",
 	)
-	f.StringVar(&o.HealthAddress, "internal-healthz-listen-address", o.HealthAddress,
-		"the same as --health-listen-address")
-	f.Lookup("internal-healthz-listen-address").Hidden = true
 	f.StringVar(&o.MetricsCertificate, "metrics-tls-cert-file", "",
 		"PEM file of the certificate with which the metrics are served by TLS; it is read again when it changes")
 	f.StringVar(&o.MetricsKey, "metrics-tls-private-key-file", "", "PEM file of its private key")

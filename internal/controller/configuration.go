@@ -25,25 +25,30 @@ const (
 // has the fields of an object.
 func configurationFields() map[string]any {
 	return map[string]any{
-		"kubeConfig":                               "kubeconfig",
-		"apiServerHost":                            "master",
-		"kubernetesAPIQPS":                         "kube-api-qps",
-		"kubernetesAPIBurst":                       "kube-api-burst",
-		"namespace":                                "namespace",
-		"clusterResourceNamespace":                 "cluster-resource-namespace",
-		"controllers":                              "controllers",
-		"issuerAmbientCredentials":                 "issuer-ambient-credentials",
-		"clusterIssuerAmbientCredentials":          "cluster-issuer-ambient-credentials",
-		"enableCertificateOwnerRef":                "enable-certificate-owner-ref",
-		"enableGatewayAPI":                         "enable-gateway-api",
-		"enableGatewayAPIListenerSet":              "enable-gateway-api-listenerset",
-		"enableGatewayAPIXListenerSet":             "enable-gateway-api-listenerset",
-		"gatewayAPIExtraProtocols":                 "gateway-api-extra-protocols",
+		"kubeConfig":                      "kubeconfig",
+		"apiServerHost":                   "master",
+		"kubernetesAPIQPS":                "kube-api-qps",
+		"kubernetesAPIBurst":              "kube-api-burst",
+		"namespace":                       "namespace",
+		"clusterResourceNamespace":        "cluster-resource-namespace",
+		"controllers":                     "controllers",
+		"issuerAmbientCredentials":        "issuer-ambient-credentials",
+		"clusterIssuerAmbientCredentials": "cluster-issuer-ambient-credentials",
+		"enableCertificateOwnerRef":       "enable-certificate-owner-ref",
+		"enableGatewayAPI":                "enable-gateway-api",
+		"enableGatewayAPIListenerSet":     "enable-gateway-api-listenerset",
+		"enableGatewayAPIXListenerSet":    "enable-gateway-api-listenerset",
+		"gatewayAPIExtraProtocols":        "gateway-api-extra-protocols",
+		"gatewayAPI": map[string]any{
+			"enabled":           "enable-gateway-api",
+			"enableListenerSet": "enable-gateway-api-listenerset",
+			"extraProtocols":    "gateway-api-extra-protocols",
+		},
 		"copiedAnnotationPrefixes":                 "copied-annotation-prefixes",
 		"numberOfConcurrentWorkers":                "concurrent-workers",
 		"maxConcurrentChallenges":                  "max-concurrent-challenges",
 		"metricsListenAddress":                     "metrics-listen-address",
-		"healthzListenAddress":                     "health-listen-address",
+		"healthzListenAddress":                     "internal-healthz-listen-address",
 		"enablePprof":                              "enable-profiling",
 		"pprofAddress":                             "profiler-address",
 		"featureGates":                             "feature-gates",
@@ -150,7 +155,7 @@ func parseConfiguration(data []byte) ([]setting, error) {
 func settingsOf(prefix string, object, fields map[string]any) (all []setting, err error) {
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		value, path := object[name], prefix+name
-		if value == nil {
+		if empty(value) { // as if it were left out
 			continue
 		}
 		switch field := fields[name].(type) {
@@ -168,13 +173,28 @@ func settingsOf(prefix string, object, fields map[string]any) (all []setting, er
 			all = append(all, settings...)
 		case string:
 			text, err := flagText(value)
-			if err != nil {
+			if _, any := unusedFlags()[field]; err != nil && !any {
 				return nil, fmt.Errorf("%s: %w", path, err)
 			}
 			all = append(all, setting{field: path, flag: field, text: text})
 		}
 	}
 	return all, nil
+}
+
+// empty reports whether a value is what a field has that is left out.
+func empty(value any) bool {
+	switch v := value.(type) {
+	case nil:
+		return true
+	case string:
+		return v == ""
+	case []any:
+		return len(v) == 0
+	case map[string]any:
+		return len(v) == 0
+	}
+	return false
 }
 
 // flagText returns a value as the text of a flag: lists with commas, and maps as key=value.

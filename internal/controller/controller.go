@@ -72,6 +72,10 @@ type Options struct {
 
 	// MetricsCertificate and MetricsKey are PEM files. If set, the metrics are served by TLS.
 	MetricsCertificate, MetricsKey string
+	// MetricsMinVersion and MetricsCipherSuites are those of crypto/tls. Zero and nil mean TLS 1.2 and
+	// Go's.
+	MetricsMinVersion   uint16
+	MetricsCipherSuites []uint16
 	// ProfilerAddress is the host:port for /debug/pprof. If empty, it is not served.
 	ProfilerAddress string
 
@@ -161,9 +165,9 @@ const (
 	// leaseName is cert-manager's.
 	leaseName = "cert-manager-controller"
 
-	defaultLeaseDuration = 60 * time.Second
-	defaultRenewDeadline = 40 * time.Second
-	defaultRetryPeriod   = 15 * time.Second
+	defaultLeaseDuration = 15 * time.Second
+	defaultRenewDeadline = 10 * time.Second
+	defaultRetryPeriod   = 2 * time.Second
 
 	// tokenSeconds is how long tokens of ServiceAccounts live. The API server accepts no less.
 	tokenSeconds = int64(600)

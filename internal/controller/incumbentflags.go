@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"crypto/tls"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,7 +30,6 @@ func (u *unused) Type() string { return "string" }
 // unusedFlags are the flags of cert-manager's controller that have no effect, and why.
 func unusedFlags() map[string]string {
 	const logs = "each line of the log is written at once, as text or JSON"
-	const suites = "the metrics are served with Go's cipher suites for TLS 1.2 and later"
 	return map[string]string{
 		"kube-api-qps":                    "the API server itself limits requests, by Priority and Fairness",
 		"kube-api-burst":                  "the API server itself limits requests, by Priority and Fairness",
@@ -42,8 +42,6 @@ func unusedFlags() map[string]string {
 		"log-json-split-stream":           logs,
 		"log-text-info-buffer-size":       logs,
 		"log-text-split-stream":           logs,
-		"metrics-tls-cipher-suites":       suites,
-		"metrics-tls-min-version":         suites,
 		"challenge-authorization-timeout": "a CA is asked as long as its Order is valid",
 	}
 }
@@ -64,7 +62,10 @@ func refusedFlags() map[string]string {
 // incumbentFlags are cert-manager's flags that are not also flags of this program.
 type incumbentFlags struct {
 	config, gates                      string
+	health                             string // --internal-healthz-listen-address
 	gatewayAPI, listenerSet, profiling bool
+	tlsVersion                         string
+	cipherSuites                       []string
 }
 
 // add adds the flags to a set.
@@ -73,11 +74,20 @@ func (i *incumbentFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&i.gates, "feature-gates", "", "cert-manager's feature gates, as in A=true,B=false")
 	f.BoolVar(&i.gatewayAPI, "enable-gateway-api", true, "serve annotated Gateways, where the cluster has them")
 	f.BoolVar(&i.listenerSet, "enable-gateway-api-listenerset", true, "serve annotated ListenerSets")
+	f.StringVar(&i.health, "internal-healthz-listen-address", "",
+		"the same as --health-listen-address, which counts before it")
+	f.Lookup("internal-healthz-listen-address").Hidden = true
+	f.StringVar(&i.tlsVersion, "metrics-tls-min-version", "VersionTLS12",
+		"lowest version of TLS of the metrics, VersionTLS12 or VersionTLS13")
+	f.StringSliceVar(&i.cipherSuites, "metrics-tls-cipher-suites", nil,
+		"cipher suites of the metrics for TLS 1.2, by their IANA names; Go's if left out")
 	for _, flags := range []map[string]string{unusedFlags(), refusedFlags()} {
 		for name, why := range flags {
 			f.Var(&unused{}, name, why)
-			f.Lookup(name).NoOptDefVal = "true"
 			f.Lookup(name).Hidden = true
+			if strings.HasSuffix(name, "-split-stream") { // a flag that needs no value
+				f.Lookup(name).NoOptDefVal = "true"
+			}
 		}
 	}
 }
@@ -127,6 +137,12 @@ func (i *incumbentFlags) apply(f *pflag.FlagSet, o *Options, log logr.Logger) er
 	if !i.profiling {
 		o.ProfilerAddress = ""
 	}
+	if i.health != "" && !f.Changed("health-listen-address") {
+		o.HealthAddress = i.health
+	}
+	if err := i.tls(o); err != nil {
+		return err
+	}
 	gates, err := parseGates(i.gates)
 	if err != nil {
 		return fmt.Errorf("--feature-gates: %w", err)
@@ -151,6 +167,23 @@ func (i *incumbentFlags) apply(f *pflag.FlagSet, o *Options, log logr.Logger) er
 	return nil
 }
 
+// tls sets how the metrics are served by TLS.
+func (i *incumbentFlags) tls(o *Options) error {
+	versions := map[string]uint16{"VersionTLS12": tls.VersionTLS12, "VersionTLS13": tls.VersionTLS13}
+	if o.MetricsMinVersion = versions[i.tlsVersion]; o.MetricsMinVersion == 0 {
+		return fmt.Errorf("--metrics-tls-min-version must be VersionTLS12 or VersionTLS13, not %q", i.tlsVersion)
+	}
+	for _, name := range i.cipherSuites {
+		suites := tls.CipherSuites()
+		at := slices.IndexFunc(suites, func(s *tls.CipherSuite) bool { return s.Name == name })
+		if at < 0 {
+			return fmt.Errorf("--metrics-tls-cipher-suites: there is no secure cipher suite %q", name)
+		}
+		o.MetricsCipherSuites = append(o.MetricsCipherSuites, suites[at].ID)
+	}
+	return nil
+}
+
 // A featureGate is what a feature gate of cert-manager is here.
 type featureGate struct {
 	// on is how it is without the flag.
@@ -170,6 +203,7 @@ func featureGates() map[string]featureGate {
 		"AdditionalCertificateOutputFormats":               always,
 		"AllAlpha":                                         all,
 		"AllBeta":                                          all,
+		"CAInjectorMerging":                                always,
 		"DefaultPrivateKeyRotationPolicyAlways":            always,
 		"DisallowInsecureCSRUsageDefinition":               always,
 		"ExperimentalCertificateSigningRequestControllers": {on: true, controllers: []string{certificateSigningRequests}},
@@ -183,6 +217,7 @@ func featureGates() map[string]featureGate {
 		"StableCertificateRequestName":                     always,
 		"UseCertificateRequestBasicConstraints":            {because: "spec.isCA of a CertificateRequest says whether it is a CA"},
 		"UseDomainQualifiedFinalizer":                      always,
+		"XListenerSets":                                    {on: true, controllers: []string{listenerSets}},
 		"ValidateCAA":                                      {because: "the CA checks CAA records"},
 	}
 }

@@ -91,7 +91,17 @@ func TestEachFlagOfCertManagersControllerIsAccepted(t *testing.T) {
 		f := Command().Flags()
 		if err := f.Parse([]string{"--" + name + "=" + value}); err != nil {
 			t.Errorf("--%s=%s: %v", name, value, err)
-		} else if f.Lookup(name).Usage == "" {
+		}
+		apart := Command().Flags()
+		if needsNone := apart.Lookup(name).NoOptDefVal != ""; needsNone {
+			value = "" // true
+		}
+		if err := apart.Parse(slices.DeleteFunc([]string{"--" + name, value}, func(s string) bool {
+			return s == "" && name != "config"
+		})); err != nil || apart.NArg() > 0 {
+			t.Errorf("--%s %s: %v, and it leaves %v", name, value, err, apart.Args())
+		}
+		if f.Lookup(name).Usage == "" {
 			t.Errorf("--%s does not say what it is for, or why it has no effect", name)
 		}
 	}
@@ -142,6 +152,8 @@ func TestWhatFlagsAndGatesOfCertManagerDo(t *testing.T) {
 		"no value":                   {[]string{"--feature-gates=OtherNames"}, nil, "", `OtherNames must be true or false, not ""`},
 		"a limit":                    {[]string{"--kube-api-qps=9000"}, nil, "Priority and Fairness", ""},
 		"a flag without its value":   {[]string{"--log-json-split-stream"}, nil, "each line of the log is written at once", ""},
+		"no such version of TLS":     {[]string{"--metrics-tls-min-version=VersionTLS9"}, nil, "", "must be VersionTLS12 or VersionTLS13"},
+		"no such cipher suite":       {[]string{"--metrics-tls-cipher-suites=NULL"}, nil, "", `no secure cipher suite "NULL"`},
 		"a generated certificate":    {[]string{"--metrics-dynamic-serving-dns-names=a"}, nil, "", "set --metrics-tls-cert-file"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -209,7 +221,17 @@ acmeDNS01Config: {recursiveNameservers: ["192.0.2.53:53", "https://dns.example.c
 		}, ""},
 		"flags count": {"numberOfConcurrentWorkers: 200", []string{"--concurrent-workers=3"},
 			map[string]string{"concurrent-workers": "3"}, ""},
-		"nothing":               {"", nil, map[string]string{"concurrent-workers": "8"}, ""},
+		"nothing": {"", nil, map[string]string{"concurrent-workers": "8"}, ""},
+		"as of 1.21": {`
+gatewayAPI: {enabled: false, extraProtocols: [example.com/QUIC]}
+logging: {vmodule: [{filePattern: acme, verbosity: 4}]}
+metricsTLSConfig: {dynamic: {secretNamespace: "", secretName: ""}}
+controllers: []
+healthzListenAddress: 127.0.0.1:9404
+`, nil, map[string]string{
+			"enable-gateway-api": "false", "gateway-api-extra-protocols": "[example.com/QUIC]", "controllers": "[*]",
+			"internal-healthz-listen-address": "127.0.0.1:9404", "metrics-dynamic-serving-ca-secret-name": "",
+		}, ""},
 		"a field that is empty": {"namespace:", nil, map[string]string{"namespace": ""}, ""},
 		"an unknown field":      {"numberOfWorkers: 3", nil, nil, "there is no field numberOfWorkers in a ControllerConfiguration"},
 		"an unknown one below":  {"logging: {level: 3}", nil, nil, "there is no field logging.level"},

@@ -38,7 +38,9 @@ func serveMetrics(mgr manager.Manager, o Options, registry *prometheus.Registry)
 			return err
 		}
 		listener = tls.NewListener(listener, &tls.Config{
-			MinVersion: tls.VersionTLS12, GetCertificate: watcher.GetCertificate,
+			MinVersion:     max(o.MetricsMinVersion, tls.VersionTLS12),
+			CipherSuites:   o.MetricsCipherSuites,
+			GetCertificate: watcher.GetCertificate,
 		})
 	}
 	mux := http.NewServeMux()
