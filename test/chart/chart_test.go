@@ -186,12 +186,13 @@ func TestValuesThatCannotWorkAreRefusedWithTheWayOut(t *testing.T) {
 		args   []string
 		want   string
 	}{
-		"cert-manager's image": {"image: {repository: quay.io/jetstack/cert-manager-controller}", nil,
-			"image is quay.io/jetstack/cert-manager-controller:"},
+		"cert-manager's image": {"image: {repository: registry.example.com/jetstack/cert-manager-controller}", nil,
+			"image is registry.example.com/jetstack/cert-manager-controller:"},
 		"cert-manager's image in a mirror": {
 			"image: {registry: mirror.example.com, repository: jetstack/cert-manager-controller}",
 			nil, "which is cert-manager's: remove repository, tag and digest from image"},
-		"cert-manager's solver": {"acmesolver: {image: {repository: quay.io/jetstack/cert-manager-acmesolver}}", nil,
+		"cert-manager's solver": {
+			"acmesolver: {image: {repository: registry.example.com/jetstack/cert-manager-acmesolver}}", nil,
 			"remove repository, tag and digest from acmesolver.image"},
 		"a typing error":        {"replicacount: 3", nil, "replicacount"},
 		"a typing error within": {"http01: {enable: false}", nil, "enable"},
